@@ -1,0 +1,30 @@
+"""A poll-based chat kept in Redis: send messages to channels, ask what is new since the last check."""
+
+from chat._chat import Chat
+from chat._errors import (
+    ChatError,
+    ChatFullError,
+    InvalidArgumentError,
+    InvalidCursorError,
+    KeyReusedError,
+    MessageTooLongError,
+    SettingsError,
+    ShardsMismatchError,
+)
+from chat._messages import Check, Message
+from chat.settings import Settings
+
+__all__ = [
+    "Chat",
+    "ChatError",
+    "ChatFullError",
+    "Check",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "KeyReusedError",
+    "Message",
+    "MessageTooLongError",
+    "Settings",
+    "SettingsError",
+    "ShardsMismatchError",
+]

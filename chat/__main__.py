@@ -1,0 +1,184 @@
+"""The ``chat`` command: send, check, watch and count from a shell. Also ``python -m chat``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from chat._chat import Chat
+from chat._errors import ChatError, ChatFullError, InvalidArgumentError, SettingsError
+from chat.connection import connect
+from chat.settings import Settings
+from chat.stats import ShardStats, read_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chat._messages import Check, Message
+
+LONGEST_PAUSE = 86400  # seconds between two checks of a watch
+OK, BAD_INPUT, UNREACHABLE, REFUSED = 0, 2, 3, 4
+
+EXAMPLES = """\
+examples:
+  chat send lobby "hi"
+  chat check bob lobby
+  chat check bob lobby --limit 10 --json
+  chat watch bob lobby
+  chat stats --shards
+
+exit codes: 0 done, 2 bad input or setting, 3 Redis unreachable, 4 refused (Redis is full, say)
+Settings come from the environment or .env, REDIS_URL first of all."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(argv)
+    url = ""
+    try:
+        settings = Settings.from_env()
+        url = settings.redis_url
+        options.run(options, settings)
+    except (SettingsError, InvalidArgumentError) as error:
+        return _fail(BAD_INPUT, str(error))
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        reason = str(error).rstrip(".")
+        return _fail(
+            UNREACHABLE, f"no Redis at {_public(url)} ({reason}): start one with ./deploy/up, or set REDIS_URL"
+        )
+    except (ChatFullError, ChatError, RedisError) as error:
+        return _fail(REFUSED, str(error))
+    except BrokenPipeError:  # `chat check ... | head`
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chat", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    send = commands.add_parser("send", help="send a message and print its id")
+    send.add_argument("channel")
+    send.add_argument("message")
+    send.set_defaults(run=_send)
+
+    check = commands.add_parser("check", help="print what a client has not read yet, and count it as read")
+    check.add_argument("client")
+    check.add_argument("channel")
+    check.add_argument("--limit", type=int, metavar="N", help="messages at most (all)")
+    check.add_argument("--history", type=int, default=10, metavar="N", help="latest messages a new client gets (10)")
+    check.add_argument("--json", action="store_true", help="one JSON object")
+    check.set_defaults(run=_check)
+
+    watch = commands.add_parser("watch", help="check again and again until Ctrl-C")
+    watch.add_argument("client")
+    watch.add_argument("channel")
+    watch.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two checks (1)")
+    watch.add_argument("--history", type=int, default=10, metavar="N", help="latest messages a new client gets (10)")
+    watch.set_defaults(run=_watch)
+
+    stats = commands.add_parser("stats", help="print channels, clients and what is overdue")
+    stats.add_argument("--shards", action="store_true", help="a line for each shard")
+    stats.add_argument("--json", action="store_true", help="one JSON object")
+    stats.set_defaults(run=_stats)
+    return parser
+
+
+def _send(options: argparse.Namespace, settings: Settings) -> None:
+    print(_chat(settings).send_message(options.channel, options.message).id)
+
+
+def _check(options: argparse.Namespace, settings: Settings) -> None:
+    check = _chat(settings).check_messages(
+        options.client, options.channel, limit=options.limit, history=options.history
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(check), default=lambda moment: moment.isoformat()))
+    else:
+        _print_check(check, options)
+        if not check:
+            _say("nothing new")
+
+
+def _watch(options: argparse.Namespace, settings: Settings) -> None:
+    if not 0 < options.every <= LONGEST_PAUSE:
+        message = f"--every is {options.every:g}, must be a number of seconds above 0, at most {LONGEST_PAUSE}"
+        raise InvalidArgumentError(message)
+    chat = _chat(settings)
+    _say(f"watching {options.channel} as {options.client}, Ctrl-C stops")
+    while True:
+        _print_check(chat.check_messages(options.client, options.channel, history=options.history), options)
+        time.sleep(options.every)
+
+
+def _stats(options: argparse.Namespace, settings: Settings) -> None:
+    shards = read_stats(connect(settings.redis_url), settings=settings)
+    names = [field.name for field in dataclasses.fields(ShardStats) if field.name != "shard"]
+    total = {name: sum(getattr(shard, name) for shard in shards) for name in names}
+    if options.json:
+        each = {"shards": [dataclasses.asdict(shard) for shard in shards]} if options.shards else {}
+        print(json.dumps(total | each))
+        return
+    print("channels {channels}, clients {clients}".format(**total))
+    print("due to be cleaned, in channels:")
+    print("  idle {idle}, over backlog {over_backlog}, too old {too_old}, clients expired {expired}".format(**total))
+    if options.shards:
+        print("shard " + " ".join(f"{name:>12}" for name in names))
+        for shard in shards:
+            print(f"{shard.shard:5} " + " ".join(f"{getattr(shard, name):12}" for name in names))
+
+
+def _chat(settings: Settings) -> Chat:
+    return Chat.from_url(settings.redis_url, settings=settings)
+
+
+def _print_check(check: Check, options: argparse.Namespace) -> None:
+    """Print messages to stdout, and what is to know about them to stderr."""
+    if check.new:
+        _say(f"{options.client} is new in {options.channel}")
+    if check.missed:
+        _say(f"{check.missed} messages were cleaned away unread")
+    for message in check:
+        print(_line(message), flush=True)
+    if check.more:
+        _say("more are waiting")
+
+
+def _line(message: Message) -> str:
+    return f"{message.id}  {message.sent_at.astimezone():%H:%M:%S}  {_printable(message.body)}"
+
+
+def _printable(body: Any) -> str:
+    """Return a body so that it cannot steer a terminal."""
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(body)
+
+
+def _public(url: str) -> str:
+    """Return a URL without its password."""
+    return url if "@" not in url else url.split("://", 1)[0] + "://...@" + url.rsplit("@", 1)[1]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(code: int, line: str) -> int:
+    _say(f"chat: {line}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

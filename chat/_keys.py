@@ -1,0 +1,82 @@
+"""How the chat lies in Redis: names of keys, and nothing else.
+
+Channels are spread over shards. All keys of shard ``s`` carry the hash tag ``{s}``, so one script may touch a
+channel and the shard's indexes atomically, on one server and on Redis Cluster alike::
+
+    chat:{s}:log:<channel>    LIST    "<sent ms>:<json>", oldest first; the id at index i is trimmed + i + 1
+    chat:{s}:updated          ZSET    channel -> ms of its last message             who is idle?
+    chat:{s}:sizes            ZSET    channel -> messages stored                    who is over the backlog?
+    chat:{s}:heads            ZSET    channel -> ms of its oldest message, or less  who holds messages too old?
+    chat:{s}:polled           ZSET    channel -> ms of its eldest check, or less    where may a client have expired?
+    chat:{s}:trimmed          HASH    channel -> id of the newest message removed
+    chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
+    chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check
+    chat:{s}:meta             HASH    epoch (random, made once), floor (highest id of any channel removed),
+                                      clients (connected, over all channels of the shard)
+    chat:{s}:sent:0, sent:1   HASH    token -> id, in the even and odd dedupe windows; go by their TTL
+    chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
+    chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
+
+A channel exists while it has messages, is not idle, or has clients; `trimmed` has an entry for exactly as long.
+The ZSETs are due-indexes: a sweep asks them what is due and touches nothing else.
+Time is the server's, in ms. Names are UTF-8, lone surrogates passed through.
+"""
+
+from zlib import crc32
+
+__all__ = ["Keys", "decode_name", "encode_name"]
+
+AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
+AFTER_READ_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
+
+
+def encode_name(name: str) -> bytes:
+    """Return a channel's or client's name as it stands in Redis."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def decode_name(name: bytes) -> str:
+    """Return the name that `encode_name` was given."""
+    return name.decode("utf-8", "surrogatepass")
+
+
+class Keys:
+    """The keys of one layout.
+
+    Args:
+        prefix: first part of every key.
+        shards: how many shards the channels are spread over.
+    """
+
+    def __init__(self, prefix: str, shards: int) -> None:
+        self.shards = shards
+        self.layout = f"{prefix}:shards".encode()
+        self._heads = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
+        self._send_tails = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]
+        self._check_tails = [self.of_shard(shard, *AFTER_READ_IN_CHECK) for shard in range(shards)]
+
+    def of_shard(self, shard: int, *names: str) -> tuple[bytes, ...]:
+        """Return a shard's keys of the given names, such as ``updated`` or ``lease:clean_channels``."""
+        head = self._heads[shard]
+        return tuple(head + name.encode() for name in names)
+
+    def of_channels(self, shard: int, channels: list[bytes], *kinds: str) -> tuple[bytes, ...]:
+        """Return the keys of each channel in turn, of the given kinds: ``log``, ``seen``, ``read``."""
+        heads = self.of_shard(shard, *(f"{kind}:" for kind in kinds))
+        return tuple(head + channel for channel in channels for head in heads)
+
+    def for_send(self, channel: bytes) -> tuple[bytes, ...]:
+        """Return the keys of ``send.lua``."""
+        shard = crc32(channel) % self.shards
+        return (self._heads[shard] + b"log:" + channel, *self._send_tails[shard])
+
+    def for_check(self, channel: bytes) -> tuple[bytes, ...]:
+        """Return the keys of ``check.lua``."""
+        shard = crc32(channel) % self.shards
+        head = self._heads[shard]
+        return (
+            head + b"log:" + channel,
+            head + b"seen:" + channel,
+            head + b"read:" + channel,
+            *self._check_tails[shard],
+        )

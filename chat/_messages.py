@@ -1,0 +1,137 @@
+"""Messages and checks: what goes into Redis, what comes out, and what callers hold in their hands."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from chat._errors import InvalidArgumentError, InvalidCursorError, MessageTooLongError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Check", "Message", "decode_check", "decode_cursor", "encode_body"]
+
+MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
+CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-(0|[1-9][0-9]{0,14})", re.ASCII)
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_dumps_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_loads = json.JSONDecoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a channel.
+
+    Attributes:
+        id: 1, 2, 3, ... in its channel; never used twice.
+        sent_at: when Redis stored it, by the server's clock (aware, UTC, to the millisecond).
+        body: the JSON value that was sent.
+    """
+
+    id: int
+    sent_at: datetime
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a client had not read yet. Iteration, ``len()`` and truth are those of the messages.
+
+    Attributes:
+        messages: oldest first.
+        new: this client was not known here, or comes from another history of the channel.
+        missed: messages removed before this client read them.
+        more: stored messages beyond the limit are waiting.
+        cursor: where the client now stands, for ``after``; opaque.
+    """
+
+    messages: tuple[Message, ...]
+    new: bool
+    missed: int
+    more: bool
+    cursor: str
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+
+def time_of(sent_ms: int) -> datetime:
+    """Return a time in ms since 1970 as an aware datetime."""
+    return datetime.fromtimestamp(sent_ms / 1000, UTC)
+
+
+def encode_body(body: Any, max_bytes: int) -> bytes:
+    """Return a body as compact JSON.
+
+    Raises:
+        InvalidArgumentError: it is not JSON, would come back as another value, or nests too deep.
+        MessageTooLongError: it encodes to more than `max_bytes`.
+    """
+    try:
+        encoded = _encode(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"the body is not JSON: {error}"
+        raise InvalidArgumentError(message) from None
+    if len(encoded) > max_bytes:
+        message = f"the body is {len(encoded)} bytes of JSON, must be at most {max_bytes}"
+        raise MessageTooLongError(message)
+    if encoded[:1] in b"[{":
+        if _depth(encoded) > MAX_DEPTH:
+            message = f"the body nests deeper than {MAX_DEPTH} levels"
+            raise InvalidArgumentError(message)
+        if _loads(encoded.decode()) != body:
+            message = "the body would come back as another value: JSON has lists, no tuples, and only str keys"
+            raise InvalidArgumentError(message)
+    return encoded
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return _dumps(body).encode()
+    except UnicodeEncodeError:  # a lone surrogate: JSON can say it, UTF-8 cannot
+        return _dumps_ascii(body).encode()
+
+
+def _depth(encoded: bytes) -> int:
+    """Return how deep arrays and objects nest, or a little more where brackets stand in strings."""
+    if encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
+        return 0
+    deepest = depth = 0
+    for byte in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", encoded):
+        depth += (byte in b"[{") - (byte in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def decode_entry(message_id: int, entry: bytes) -> Message:
+    """Return the message of a log entry, ``<sent ms>:<json>``."""
+    sent_ms, _, body = entry.partition(b":")
+    return Message(message_id, time_of(int(sent_ms)), _loads(body.decode()))
+
+
+def decode_check(channel: bytes, reply: list[Any]) -> Check:
+    """Return the check of ``check.lua``'s reply."""
+    epoch, new, missed, more, position, *entries = reply
+    first = position - len(entries) + 1
+    messages = tuple(decode_entry(first + index, entry) for index, entry in enumerate(entries))
+    cursor = f"{epoch.decode()}-{crc32(channel):08x}-{position}"
+    return Check(messages, bool(new), missed, bool(more), cursor)
+
+
+def decode_cursor(channel: bytes, cursor: Any) -> tuple[str, int]:
+    """Return the epoch and position of a cursor; no epoch when it is another channel's."""
+    match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+    if match is None:
+        message = f"after is {str(cursor)[:80]!r}, must be the cursor of an earlier check, or None"
+        raise InvalidCursorError(message)
+    epoch, of_channel, position = match.groups()
+    return (epoch if int(of_channel, 16) == crc32(channel) else ""), int(position)

@@ -1,0 +1,59 @@
+"""The Lua scripts: loaded once from ``chat/lua``, each run as one atomic step."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.client import NEVER_DECODE
+from redis.exceptions import NoScriptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["CHECK", "DUE", "FORGET_CLIENTS", "REMOVE_CHANNELS", "SEND", "TRIM_BACKLOGS", "Call", "Script"]
+
+Call = tuple[tuple[bytes, ...], tuple[Any, ...]]
+RAW = {NEVER_DECODE: True}  # bodies and names are bytes to us, whatever the client was told to decode
+
+
+class Script:
+    """One script of ``chat/lua``.
+
+    redis-py's own ``register_script`` is close, but decodes replies as its client says, and answers a flushed
+    script cache with SCRIPT LOAD and a second EVALSHA, between which the cache can be flushed again or, on a
+    cluster, the slot can move. EVAL does both in one step, on the node that has the keys.
+
+    Args:
+        name: file name in ``chat/lua``, without ``.lua``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.source = files("chat").joinpath("lua", f"{name}.lua").read_text("utf-8")
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+        """Run the script in one round trip; in two when the server has not seen it yet."""
+        try:
+            return client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
+        except NoScriptError:
+            return client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
+
+    def many(self, client: Any, calls: Sequence[Call]) -> list[Any]:
+        """Run the script once for each (keys, args), all in one round trip, and return the replies in order."""
+        pipeline = client.pipeline(transaction=False)
+        for keys, args in calls:
+            pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
+        try:
+            return list(pipeline.execute())
+        except NoScriptError:
+            return [self(client, keys, args) for keys, args in calls]
+
+
+SEND = Script("send")
+CHECK = Script("check")
+DUE = Script("due")
+REMOVE_CHANNELS = Script("remove_channels")
+TRIM_BACKLOGS = Script("trim_backlogs")
+FORGET_CLIENTS = Script("forget_clients")

@@ -1,0 +1,47 @@
+#!lua flags=allow-oom
+-- Forget the clients of the named channels that stopped checking: a check that came in between stays.
+--
+-- KEYS  updated, polled, trimmed, meta   see chat/_keys.py
+--       log, seen, read   of each channel, in the order of the names
+-- ARGV  client_timeout    ms without a check
+--       dry_run           1: count, change nothing
+--       budget            clients to forget at most in this call; the rest stays due
+--       name...           of the channels
+-- Returns {clients} forgotten
+local updated, polled, trimmed, meta = unpack(KEYS, 1, 4)
+local client_timeout, dry_run, budget = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+
+local time = redis.call('TIME')
+local expired_ms = time[1] * 1000 + math.floor(time[2] / 1000) - client_timeout
+
+local clients, orphans, floor = 0, 0, 0
+for i = 4, #ARGV do
+  local channel = ARGV[i]
+  local log, seen, read = unpack(KEYS, 3 * i - 7, 3 * i - 5)
+  if dry_run then
+    clients = clients + redis.call('ZCOUNT', seen, '-inf', expired_ms)
+  else
+    local names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
+    if #names > 0 then
+      redis.call('ZREM', seen, unpack(names))
+      clients = clients + redis.call('HDEL', read, unpack(names))
+    end
+    local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
+    if #eldest > 0 then
+      redis.call('ZADD', polled, eldest[2], channel)
+    else
+      redis.call('ZREM', polled, channel)
+      orphans = orphans + redis.call('HLEN', read) -- positions whose `seen` was lost
+      redis.call('UNLINK', read)
+      if redis.call('EXISTS', log) == 0 and not redis.call('ZSCORE', updated, channel) then
+        -- The channel itself went before its last client: nothing of it stays but the shard's floor.
+        floor = math.max(floor, tonumber(redis.call('HGET', trimmed, channel) or 0))
+        redis.call('HDEL', trimmed, channel)
+      end
+    end
+    if clients >= budget then break end
+  end
+end
+if clients + orphans > 0 and not dry_run then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
+if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
+return { clients }

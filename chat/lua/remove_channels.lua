@@ -1,0 +1,40 @@
+#!lua flags=allow-oom
+-- Remove those of the named channels that are idle: a message that came in between keeps its channel.
+--
+-- KEYS  updated, sizes, heads, polled, trimmed, meta   see chat/_keys.py
+--       log               of each channel, in the order of the names
+-- ARGV  channel_timeout   ms without a message
+--       dry_run           1: count, change nothing
+--       name...           of the channels
+-- Returns {channels, messages} removed
+local updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 6)
+local channel_timeout, dry_run = tonumber(ARGV[1]), ARGV[2] == '1'
+
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local channels, messages, floor = 0, 0, 0
+for i = 3, #ARGV do
+  local channel, log = ARGV[i], KEYS[i + 4]
+  local updated_ms = redis.call('ZSCORE', updated, channel)
+  if updated_ms and now_ms - updated_ms >= channel_timeout then
+    local size = redis.call('LLEN', log)
+    channels, messages = channels + 1, messages + size
+    if not dry_run then
+      local base = redis.call('HGET', trimmed, channel) or now_ms -- as in send.lua, where it was lost
+      local last = base + math.max(size, tonumber(redis.call('ZSCORE', sizes, channel) or 0))
+      redis.call('UNLINK', log)
+      redis.call('ZREM', updated, channel)
+      redis.call('ZREM', sizes, channel)
+      redis.call('ZREM', heads, channel)
+      if redis.call('ZSCORE', polled, channel) then
+        redis.call('HSET', trimmed, channel, last) -- its clients go on with the next id
+      else
+        redis.call('HDEL', trimmed, channel)
+        floor = math.max(floor, last)
+      end
+    end
+  end
+end
+if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
+return { channels, messages }

@@ -1,0 +1,158 @@
+"""Every setting of the product: its environment name, its default, what is allowed. Nothing else reads them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values, find_dotenv
+
+from chat._errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Settings"]
+
+CRON_FIELDS = 5
+SHARDS_LIMIT = 16384  # a cluster has that many slots: more shards than slots spread nothing further
+PASSWORD = re.compile(r"//[^/@]*@")  # is not shown in errors
+PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash tag is the shard's
+
+
+def _whole(low: int, high: int = 2**31) -> Any:
+    def parse(value: Any) -> int:
+        number = int(value) if isinstance(value, str) else value
+        if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse, f"a whole number from {low} to {high}"
+
+
+def _seconds(*, zero: bool = False) -> Any:
+    def parse(value: Any) -> float:
+        number = float(value) if isinstance(value, str) else value
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError  # noqa: TRY004  one refusal for all of it
+        if not (0 if zero else 0.001) <= number < math.inf:
+            raise ValueError
+        return number
+
+    return parse, "a number of seconds, 0 for off" if zero else "a number of seconds above 0"
+
+
+def _schedule(value: Any) -> float | str:
+    if isinstance(value, str) and len(value.split()) == CRON_FIELDS:
+        return " ".join(value.split())
+    parse: Callable[[Any], float] = _seconds()[0]
+    return parse(value)
+
+
+def _redis_url(value: Any) -> str:
+    parts = urlsplit(value)
+    where = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in {"redis", "rediss", "unix"} or not where:
+        raise ValueError
+    parts.port  # noqa: B018  raises for a port that is none
+    return str(value)
+
+
+def _prefix(value: Any) -> str:
+    if not PREFIX.fullmatch(value):
+        raise ValueError
+    return str(value)
+
+
+SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
+URL = (_redis_url, "redis://host:port/db, rediss://host:port/db or unix:///path?db=0")
+
+
+def _setting(name: str, default: Any, rule: tuple[Callable[[Any], Any], str]) -> Any:
+    return field(default=default, metadata={"name": name, "parse": rule[0], "allowed": rule[1]})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one process. ``Settings()`` are the defaults and read no environment.
+
+    Attributes:
+        redis_url: chat data, broker and results.
+        broker_url: Celery's broker, by default `redis_url`.
+        result_url: Celery's results, by default `redis_url`.
+        prefix: first part of every key.
+        shards: how many shards the channels are spread over; fixed with the first message.
+        max_message_bytes: longest body, as JSON.
+        dedupe_seconds: how long a repeated send is recognised, at least.
+        backlog: messages a channel keeps when the backlog is cleaned.
+        hard_backlog: messages a channel never exceeds, 0 for no cap; by default 10 x `backlog`.
+        channel_timeout: seconds without a message until a channel is idle.
+        client_timeout: seconds without a check until a client is expired.
+        message_timeout: seconds until a message is too old, 0 for never.
+        clean_channels_every: seconds between runs, or a cron expression in UTC.
+        clean_backlog_every: likewise.
+        clean_clients_every: likewise.
+        clean_parts: tasks that each scheduled run is split into.
+
+    Raises:
+        SettingsError: a value that is not allowed.
+    """
+
+    redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", URL)
+    broker_url: str = _setting("CHAT_BROKER_URL", None, URL)
+    result_url: str = _setting("CHAT_RESULT_URL", None, URL)
+    prefix: str = _setting("CHAT_PREFIX", "chat", (_prefix, "1 to 50 of letters, digits and _ . : -"))
+    shards: int = _setting("CHAT_SHARDS", 16, _whole(1, SHARDS_LIMIT))
+    max_message_bytes: int = _setting("CHAT_MAX_MESSAGE_BYTES", 65536, _whole(1, 64 * 1024 * 1024))
+    dedupe_seconds: int = _setting("CHAT_DEDUPE_SECONDS", 60, _whole(1, 86400))
+    backlog: int = _setting("CHAT_BACKLOG", 100, _whole(1))
+    hard_backlog: int = _setting("CHAT_HARD_BACKLOG", None, _whole(0))
+    channel_timeout: float = _setting("CHAT_CHANNEL_TIMEOUT", 900, _seconds())
+    client_timeout: float = _setting("CHAT_CLIENT_TIMEOUT", 300, _seconds())
+    message_timeout: float = _setting("CHAT_MESSAGE_TIMEOUT", 0, _seconds(zero=True))
+    clean_channels_every: float | str = _setting("CHAT_CLEAN_CHANNELS_EVERY", 60, SCHEDULE)
+    clean_backlog_every: float | str = _setting("CHAT_CLEAN_BACKLOG_EVERY", 30, SCHEDULE)
+    clean_clients_every: float | str = _setting("CHAT_CLEAN_CLIENTS_EVERY", 60, SCHEDULE)
+    clean_parts: int = _setting("CHAT_CLEAN_PARTS", 1, _whole(1, SHARDS_LIMIT))
+
+    def __post_init__(self) -> None:
+        """Hold every value against its rule, and fill in what follows from others."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None:
+                value = self._derived(item.name)
+            try:
+                object.__setattr__(self, item.name, item.metadata["parse"](value))
+            except (TypeError, ValueError, AttributeError):
+                shown = PASSWORD.sub("//...@", repr(value))
+                message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
+                raise SettingsError(message) from None
+        if 0 < self.hard_backlog < self.backlog:
+            message = f"CHAT_HARD_BACKLOG is {self.hard_backlog}, must be 0 or at least CHAT_BACKLOG, {self.backlog}"
+            raise SettingsError(message)
+        if self.clean_parts > self.shards:
+            message = f"CHAT_CLEAN_PARTS is {self.clean_parts}, must be at most CHAT_SHARDS, {self.shards}"
+            raise SettingsError(message)
+
+    def _derived(self, name: str) -> Any:
+        """Return the default of a setting that follows from settings above it."""
+        return 10 * self.backlog if name == "hard_backlog" else self.redis_url
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Return the settings of the environment, and of ``.env`` in this folder or the nearest above it.
+
+        Args:
+            environ: taken instead of both; a test's, say. An empty value counts as not set.
+
+        Raises:
+            SettingsError: a value that is not allowed; one line with its name.
+        """
+        if environ is None:
+            environ = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()} | dict(os.environ)
+        given: dict[str, Any] = {item.name: environ.get(item.metadata["name"], "").strip() for item in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value})

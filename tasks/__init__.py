@@ -1,0 +1,14 @@
+"""The daemon: a Celery app with three periodic tasks that keep the chat clean.
+
+``celery -A tasks worker``, ``celery -A tasks beat``, ``celery -A tasks call tasks.clean_backlog``.
+Its settings are in ``celeryconfig``, loaded when first needed; importing this touches no Redis.
+"""
+
+from celery import Celery
+
+from tasks._config import beat_schedule
+
+__all__ = ["app", "beat_schedule"]
+
+# Not the current app: a team that adds the tasks to its own app imports this package too.
+app = Celery("tasks", config_source="celeryconfig", include=["tasks.cleaning"], set_as_current=False)

@@ -1,0 +1,70 @@
+"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs as Celery spells them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from celery.schedules import ParseException, crontab
+
+from chat import SettingsError
+
+if TYPE_CHECKING:
+    from chat import Settings
+
+__all__ = ["beat_schedule", "celery_url"]
+
+SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
+SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
+FRESH = 0.9  # of its interval a run may wait for a worker; then the next one is about to come
+
+
+def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the entries of the three sweeps, ``clean_parts`` of each, every part with its own shards.
+
+    Raises:
+        SettingsError: a cron expression that is none.
+    """
+    return {
+        f"{sweep} {part + 1}/{settings.clean_parts}": _entry(settings, sweep, part)
+        for sweep in SWEEPS
+        for part in range(settings.clean_parts)
+    }
+
+
+def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
+    every: float | str = getattr(settings, f"{sweep}_every")
+    interval = SHORTEST_CRON if isinstance(every, str) else every
+    entry: dict[str, Any] = {
+        "task": f"tasks.{sweep}",
+        "schedule": _cron(sweep, every) if isinstance(every, str) else every,
+        "options": {
+            # While no worker runs, runs do not pile up: those that come too late are dropped.
+            "expires": FRESH * interval,
+            # Storing no result keeps beat from waiting for the result backend during an outage of Redis. The
+            # report still reaches Flower and the log, by the worker's task-succeeded event.
+            "ignore_result": True,
+        },
+    }
+    if settings.clean_parts > 1:
+        entry["kwargs"] = {"shards": list(range(part, settings.shards, settings.clean_parts))}
+    return entry
+
+
+def _cron(sweep: str, expression: str) -> crontab:
+    try:
+        return crontab.from_string(expression)
+    except (ParseException, ValueError) as error:
+        name = f"CHAT_{sweep.upper()}_EVERY"
+        message = f"{name} is {expression!r}, must be a number of seconds or a cron expression: {error}"
+        raise SettingsError(message) from None
+
+
+def celery_url(url: str) -> str:
+    """Return a redis-py URL as Celery spells it: they differ for unix sockets."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{login}{parts.path}?virtual_host={database}"

@@ -1,0 +1,74 @@
+"""The three tasks. Each is one call of ``chat.cleaning`` and one log line; rules and limits live there."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from celery import shared_task
+from celery.utils.log import get_task_logger
+
+from chat import ChatError, InvalidArgumentError, Settings, cleaning
+from chat.connection import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Task
+    from redis import Redis
+
+__all__ = ["clean_backlog", "clean_channels", "clean_clients"]
+
+TIME_BUDGET = 40  # seconds; below the soft time limit of celeryconfig, so that a sweep ends by itself
+OURS = {"client", "time_budget", "progress", "settings"}  # arguments that callers of a task do not set
+
+log = get_task_logger(__name__)
+
+# A bad argument is the caller's: one line in the log, no traceback, no retry.
+sweep_task = partial(shared_task, bind=True, throws=(ChatError,))
+
+
+@sweep_task(name="tasks.clean_channels")
+def clean_channels(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+    """Remove idle channels. Overrides: channel_timeout, shards, dry_run."""
+    return _sweep(self, cleaning.clean_channels, args, overrides)
+
+
+@sweep_task(name="tasks.clean_backlog")
+def clean_backlog(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+    """Trim channels to their backlog. Overrides: backlog, message_timeout, shards, dry_run."""
+    return _sweep(self, cleaning.clean_backlog, args, overrides)
+
+
+@sweep_task(name="tasks.clean_clients")
+def clean_clients(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+    """Forget expired clients. Overrides: client_timeout, shards, dry_run."""
+    return _sweep(self, cleaning.clean_clients, args, overrides)
+
+
+def _sweep(
+    task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Run a sweep with the settings of this process and the overrides of this call; return its report."""
+    allowed = sorted(set(inspect.signature(clean).parameters) - OURS)
+    unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
+    if unknown:
+        message = f"{', '.join(unknown)}: no argument of {task.name}, must be keywords among {', '.join(allowed)}"
+        raise InvalidArgumentError(message)
+
+    def progress(done: int, total: int) -> None:
+        task.send_event("task-progress", done=done, total=total)
+
+    client, settings = _chat_redis()
+    report = clean(client, settings=settings, time_budget=TIME_BUDGET, progress=progress, **overrides)
+    log.info("%s", report)
+    return dataclasses.asdict(report)
+
+
+@cache
+def _chat_redis() -> tuple[Redis, Settings]:
+    """Return this process's client and settings, made at its first task: after the fork, not before."""
+    settings = Settings.from_env()
+    return connect(settings.redis_url), settings
