@@ -1,0 +1,71 @@
+"""A chat whose time the test bends: by data, never by waiting."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from chat import Chat, Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+class Lab:
+    """One chat, its Redis, and hands to make channels and clients old."""
+
+    def __init__(self, redis: Redis, **settings: Any) -> None:
+        self.redis = redis
+        self.settings = Settings(**settings)
+        self.chat = Chat(redis, settings=self.settings)
+        self.send = self.chat.send_message
+        self.check = self.chat.check_messages
+
+    def key(self, channel: str, name: str) -> str:
+        """Return the key `name` of the channel's shard; one that ends in a colon is the channel's own."""
+        shard = crc32(channel.encode("utf-8", "surrogatepass")) % self.settings.shards
+        return f"{self.settings.prefix}:{{{shard}}}:{name}{channel if name.endswith(':') else ''}"
+
+    def send_all(self, channel: str, count: int, start: int = 1) -> list[str]:
+        """Send m1, m2, ... and return them."""
+        bodies = [f"m{number}" for number in range(start, start + count)]
+        for body in bodies:
+            self.send(channel, body)
+        return bodies
+
+    def idle(self, channel: str, seconds: float) -> None:
+        """Make the channel's last message older."""
+        self.redis.zincrby(self.key(channel, "updated"), -seconds * 1000, channel)
+
+    def away(self, client: str, channel: str, seconds: float) -> None:
+        """Make the client's last check older."""
+        score = self.redis.zincrby(self.key(channel, "seen:"), -seconds * 1000, client)
+        self.redis.zadd(self.key(channel, "polled"), {channel: score}, lt=True)
+
+    def aged(self, channel: str, seconds: float) -> None:
+        """Make every message stored older."""
+        log = self.key(channel, "log:")
+        for index, entry in enumerate(self.redis.lrange(log, 0, -1)):
+            sent_ms, _, body = entry.partition(b":")
+            self.redis.lset(log, index, b"%d:%s" % (int(sent_ms) - seconds * 1000, body))
+        self.redis.zincrby(self.key(channel, "heads"), -seconds * 1000, channel)
+
+    def traces(self, channel: str) -> dict[str, Any]:
+        """Return everything Redis holds of a channel."""
+        indexes = ("updated", "sizes", "heads", "polled")
+        found: dict[str, Any] = {name: self.redis.zscore(self.key(channel, name), channel) for name in indexes}
+        found["trimmed"] = self.redis.hget(self.key(channel, "trimmed"), channel)
+        found |= {name: self.redis.exists(self.key(channel, name)) or None for name in ("log:", "seen:", "read:")}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def bodies(check: Any) -> list[Any]:
+    return [message.body for message in check]
+
+
+def calls(redis: Redis) -> dict[str, int]:
+    """Return how often each command came from a client (not from a script) since the last call."""
+    stats = redis.info("commandstats")
+    redis.config_resetstat()
+    return {name[8:]: entry["calls"] for name, entry in stats.items() if re.match("cmdstat_(?!info|config)", name)}

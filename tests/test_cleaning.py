@@ -1,0 +1,438 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, bodies, calls
+from redis import Redis
+
+from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
+from chat._scripts import DUE
+from chat.cleaning import Report, clean_backlog, clean_channels, clean_clients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ALL = [clean_channels, clean_backlog, clean_clients]
+
+
+def counts(report: Report) -> tuple[int, int, int]:
+    return report.channels, report.messages, report.clients
+
+
+# idle channels
+
+
+def test_an_idle_channel_goes_with_everything_it_had(lab: Lab) -> None:
+    lab.send_all("old", 3)
+    lab.send_all("young", 2)
+    lab.idle("old", 901)
+    report = clean_channels(lab.redis)
+    assert counts(report) == (1, 3, 0)
+    assert (report.due, report.completed, report.busy) == (0, True, 0)
+    assert not lab.traces("old")
+    assert set(lab.traces("young")) == {"updated", "sizes", "heads", "trimmed", "log:"}
+
+
+def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> None:
+    lab.check("bob", "old")
+    lab.send_all("old", 3)
+    lab.idle("old", 901)
+    assert counts(clean_channels(lab.redis)) == (1, 3, 0)
+    assert set(lab.traces("old")) == {"polled", "trimmed", "seen:", "read:"}
+    assert lab.traces("old")["trimmed"] == b"3"
+    assert lab.check("bob", "old").missed == 3
+
+
+def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    monkeypatch.setattr(_sweep.Sweep, "_remove", meanwhile(lambda: lab.send("lobby", "m4"), _sweep.Sweep._remove))
+    assert counts(clean_channels(lab.redis)) == (0, 0, 0)
+    assert lab.redis.llen(lab.key("lobby", "log:")) == 4
+
+
+def test_a_channel_with_a_name_that_begins_alike_is_not_touched(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.send("lobby2", "x")
+    lab.idle("lobby", 901)
+    clean_channels(lab.redis)
+    assert not lab.traces("lobby")
+    assert len(lab.traces("lobby2")) == 5
+
+
+def test_a_timeout_of_zero_takes_every_channel(lab: Lab) -> None:
+    for number in range(40):
+        lab.send(f"c{number}", "x")
+    assert clean_channels(lab.redis, channel_timeout=0).channels == 40
+
+
+# backlog
+
+
+def test_each_channel_keeps_its_newest_messages(lab: Lab) -> None:
+    for size in (3, 5, 8):
+        lab.send_all(f"c{size}", size)
+    assert counts(clean_backlog(lab.redis, backlog=5)) == (0, 3, 0)
+    assert [lab.redis.llen(lab.key(f"c{size}", "log:")) for size in (3, 5, 8)] == [3, 5, 5]
+    assert bodies(lab.check("bob", "c8", history=9)) == ["m4", "m5", "m6", "m7", "m8"]
+    assert [message.id for message in lab.check("eve", "c8", history=9)] == [4, 5, 6, 7, 8]
+    assert lab.redis.zscore(lab.key("c8", "sizes"), "c8") == 5
+
+
+def test_the_fullest_channels_come_first(redis: Redis) -> None:
+    lab = Lab(redis, shards=1)
+    for number in range(1, 6):
+        lab.send_all(f"c{number}", 2 * number)
+    order = DUE(redis, ["chat:{0}:sizes", "chat:{0}:lease:x"], ("size", 3, 0, 10, "", 0))[2:]
+    assert order == [b"c5", b"c4", b"c3", b"c2"]
+
+
+def test_messages_too_old_go_whatever_the_backlog(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.aged("lobby", 100)
+    lab.send_all("lobby", 2, start=4)
+    assert counts(clean_backlog(lab.redis, message_timeout=60)) == (0, 3, 0)
+    assert bodies(lab.check("bob", "lobby", history=9)) == ["m4", "m5"]
+    assert lab.redis.zscore(lab.key("lobby", "heads"), "lobby") > 10**12
+    assert counts(clean_backlog(lab.redis, message_timeout=60)) == (0, 0, 0)
+
+
+def test_a_channel_whose_messages_all_aged_goes_on_with_the_next_id(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.aged("lobby", 100)
+    assert clean_backlog(lab.redis, message_timeout=60).messages == 3
+    assert lab.send("lobby", "m4").id == 4
+    check = lab.check("bob", "lobby")
+    assert (check.missed, bodies(check)) == (3, ["m4"])
+
+
+def test_no_message_timeout_means_no_age_limit(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.aged("lobby", 10**8)
+    assert clean_backlog(lab.redis, message_timeout=0).messages == 0
+    assert clean_backlog(lab.redis).messages == 0
+
+
+def test_one_huge_channel_goes_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "DROP_BUDGET", 7)
+    lab.send_all("lobby", 150)
+    calls(lab.redis)
+    assert clean_backlog(lab.redis, backlog=100).messages == 50
+    assert calls(lab.redis)["ltrim"] == 8
+    assert lab.redis.llen(lab.key("lobby", "log:")) == 100
+
+
+def test_a_backlog_of_zero_keeps_nothing(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    assert clean_backlog(lab.redis, backlog=0).messages == 3
+    assert lab.send("lobby", "m4").id == 4
+
+
+def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove() -> None:
+        monkeypatch.undo()
+        clean_channels(lab.redis, channel_timeout=0)
+
+    lab.send_all("lobby", 9)
+    monkeypatch.setattr(_sweep.Sweep, "_remove", meanwhile(remove, _sweep.Sweep._remove))
+    clean_backlog(lab.redis, backlog=5)
+    assert not lab.traces("lobby")
+
+
+# clients
+
+
+def test_a_client_that_stopped_checking_is_forgotten(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.check("bob", "lobby")
+    lab.check("eve", "lobby")
+    lab.away("bob", "lobby", 301)
+    assert counts(clean_clients(lab.redis)) == (0, 0, 1)
+    assert lab.redis.hkeys(lab.key("lobby", "read:")) == [b"eve"]
+    assert lab.redis.zrange(lab.key("lobby", "seen:"), 0, -1) == [b"eve"]
+    assert lab.check("bob", "lobby").new
+    assert not lab.check("eve", "lobby").new
+
+
+def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    for clean in ALL:
+        clean(lab.redis)
+    assert not lab.check("bob", "lobby").new
+
+
+def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.check("bob", "lobby")
+    lab.away("bob", "lobby", 301)
+    monkeypatch.setattr(_sweep.Sweep, "_remove", meanwhile(lambda: lab.check("bob", "lobby"), _sweep.Sweep._remove))
+    assert counts(clean_clients(lab.redis)) == (0, 0, 0)
+    assert not lab.check("bob", "lobby").new
+
+
+def test_a_quiet_channel_with_live_readers_keeps_them(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.check("bob", "lobby")
+    lab.idle("lobby", 10**6)
+    clean_channels(lab.redis)
+    clean_clients(lab.redis)
+    lab.send("lobby", "again")
+    assert bodies(lab.check("bob", "lobby")) == ["again"]
+
+
+def test_with_its_last_client_goes_what_was_left_of_a_removed_channel(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    clean_channels(lab.redis)
+    lab.away("bob", "lobby", 301)
+    assert clean_clients(lab.redis).clients == 1
+    assert not lab.traces("lobby")
+    assert lab.redis.hget(lab.key("lobby", "meta"), "floor") == b"3"
+    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"0"
+
+
+def test_a_channel_that_was_only_ever_checked_leaves_nothing(lab: Lab) -> None:
+    lab.check("bob", "nothing here")
+    lab.away("bob", "nothing here", 301)
+    clean_clients(lab.redis)
+    assert not lab.traces("nothing here")
+
+
+def test_a_channel_that_leaves_the_due_index_is_not_looked_at_again(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.redis.zincrby(lab.key("lobby", "polled"), -301_000, "lobby")  # a lower bound long passed
+    assert clean_clients(lab.redis).clients == 0
+    calls(lab.redis)
+    clean_clients(lab.redis)
+    assert "zrem" not in calls(lab.redis)
+    assert lab.redis.zscore(lab.key("lobby", "polled"), "lobby") == lab.redis.zscore(lab.key("lobby", "seen:"), "bob")
+
+
+def test_many_clients_of_one_channel_go_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "FORGET_BUDGET", 7)
+    for number in range(50):
+        lab.check(f"client {number}", "lobby")
+    assert clean_clients(lab.redis, client_timeout=0).clients == 50
+    assert calls(lab.redis)["hdel"] >= 8
+    assert not lab.traces("lobby")
+
+
+def test_positions_whose_presence_was_lost_go_too(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.redis.delete(lab.key("lobby", "seen:"))
+    lab.redis.zincrby(lab.key("lobby", "polled"), -301_000, "lobby")
+    clean_clients(lab.redis)
+    assert not lab.traces("lobby")
+    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"0"
+
+
+# all three
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_an_empty_redis_is_clean(redis: Redis, clean: Callable[..., Report]) -> None:
+    report = clean(redis)
+    assert (counts(report), report.completed) == ((0, 0, 0), True)
+    assert not redis.keys()
+
+
+def fill(lab: Lab) -> None:
+    """25 channels, each idle, over a backlog of 2, with an expired client."""
+    for number in range(25):
+        channel = f"c{number}"
+        lab.check("bob", channel)
+        lab.send_all(channel, 4)
+        lab.idle(channel, 901)
+        lab.away("bob", channel, 301)
+
+
+@pytest.mark.parametrize(
+    ("clean", "arguments", "expected"),
+    [
+        (clean_channels, {}, (25, 100, 0)),
+        (clean_backlog, {"backlog": 2}, (0, 50, 0)),
+        (clean_backlog, {"backlog": 3, "message_timeout": 60}, (0, 100, 0)),
+        (clean_clients, {}, (0, 0, 25)),
+    ],
+)
+def test_a_dry_run_selects_the_same_and_changes_nothing(
+    lab: Lab, clean: Callable[..., Report], arguments: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    fill(lab)
+    for number in range(25):
+        lab.aged(f"c{number}", 100)
+    before = {key: lab.redis.dump(key) for key in lab.redis.keys()}
+    dry = clean(lab.redis, dry_run=True, **arguments)
+    assert {key: lab.redis.dump(key) for key in lab.redis.keys()} == before
+    assert counts(dry) == counts(clean(lab.redis, **arguments)) == expected
+    assert dry.dry_run
+    assert dry.completed
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_dry_run_turns_every_page(lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sweep, "BATCH", 1)
+    fill(lab)
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    assert sum(counts(clean(lab.redis, dry_run=True, **arguments))) in {125, 50, 25}
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_chosen_shards_only(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    shards = {number: int(lab.key(f"c{number}", "x")[6:].split("}")[0]) for number in range(25)}
+    chosen = sorted(set(shards.values()))[:2]
+    mine = sum(shard in chosen for shard in shards.values())
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    first = clean(lab.redis, shards=chosen, **arguments)
+    rest = clean(lab.redis, **arguments)
+    each = {clean_channels: 5, clean_backlog: 2, clean_clients: 1}[clean]
+    assert (sum(counts(first)), sum(counts(rest))) == (mine * each, (25 - mine) * each)
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_shard_another_run_works_on_is_left_to_it(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    leases = [f"chat:{{{shard}}}:lease:{clean.__name__}" for shard in range(16)]
+    for lease in leases:
+        lab.redis.set(lease, "another run")
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    report = clean(lab.redis, **arguments)
+    assert counts(report) == (0, 0, 0)
+    assert report.busy > 0
+    assert not report.completed
+    assert "already running" in str(report)
+    lab.redis.delete(*leases)
+    assert sum(counts(clean(lab.redis, **arguments))) > 0
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
+    lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(lab.redis.pttl(key) for key in lab.redis.keys("*lease*"))
+
+    fill(lab)
+    monkeypatch.setattr(_sweep.Sweep, "_remove", meanwhile(look, _sweep.Sweep._remove))
+    clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
+    assert seen
+    assert all(0 < ttl <= 30_000 for ttl in seen)
+    assert not lab.redis.keys("*lease*")
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_two_sweeps_at_once_do_the_work_once(lab: Lab, clean: Callable[..., Report]) -> None:
+    for _ in range(3):
+        fill(lab)
+    reports: list[Report] = []
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    expected = counts(clean(lab.redis, dry_run=True, **arguments))
+    threads = [threading.Thread(target=lambda: reports.append(clean(lab.redis, **arguments))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reports.append(clean(lab.redis, **arguments))
+    assert tuple(sum(column) for column in zip(*map(counts, reports), strict=True)) == expected
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_budget_of_no_time_says_what_is_left(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    report = clean(lab.redis, time_budget=0, **arguments)
+    assert (counts(report), report.due, report.completed) == ((0, 0, 0), 25, False)
+    assert (report.overdue > 0) == (clean is not clean_backlog)
+    assert "25 channels still due" in str(report)
+    assert not lab.redis.keys("*lease*")
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_progress_is_told_up_to_the_end(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    told: list[tuple[int, int]] = []
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    clean(lab.redis, progress=lambda *step: told.append(step), **arguments)
+    assert told[-1] == (25, 25)
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_another_number_of_shards_removes_nothing(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    with pytest.raises(ShardsMismatchError):
+        clean(lab.redis, settings=Settings(shards=8))
+    assert lab.redis.zcard(lab.key("c0", "updated")) > 0
+
+
+@pytest.mark.parametrize(
+    ("clean", "arguments", "says"),
+    [
+        (clean_channels, {"channel_timeout": -1}, "channel_timeout is -1, must be a number of seconds, 0 or more"),
+        (clean_channels, {"channel_timeout": "900"}, "channel_timeout is '900'"),
+        (clean_channels, {"channel_timeout": float("nan")}, "channel_timeout is nan"),
+        (clean_channels, {"channel_timeout": True}, "channel_timeout is True"),
+        (clean_backlog, {"backlog": -1}, "backlog is -1, must be a whole number of at least 0"),
+        (clean_backlog, {"backlog": 1.5}, "backlog is 1.5"),
+        (clean_backlog, {"message_timeout": "x"}, "message_timeout is 'x'"),
+        (clean_clients, {"client_timeout": float("inf")}, "client_timeout is inf"),
+        (clean_clients, {"shards": [16]}, "shards is .16., must be a list of numbers from 0 to 15, or None for all"),
+        (clean_clients, {"shards": []}, "shards is .., must be"),
+        (clean_clients, {"shards": 3}, "shards is 3, must be"),
+        (clean_clients, {"shards": "1"}, "shard"),
+        (clean_clients, {"dry_run": "no"}, "dry_run is 'no', must be true or false"),
+        (clean_clients, {"time_budget": -1}, "time_budget is -1"),
+    ],
+)
+def test_a_bad_argument_is_one_clear_error_before_redis_is_touched(
+    clean: Callable[..., Report], arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=says):
+        clean(Redis(port=1), **arguments)
+
+
+def seed(redis: Redis, count: int) -> None:
+    """Store channels with one young message each, straight into the layout."""
+    now = int(redis.time()[0]) * 1000
+    pipeline = redis.pipeline(transaction=False)
+    for shard in range(16):
+        names = {f"{shard}-{number}": now for number in range(count // 16)}
+        head = f"chat:{{{shard}}}:"
+        for index in ("updated", "heads", "polled"):
+            pipeline.zadd(head + index, names)
+        pipeline.zadd(head + "sizes", dict.fromkeys(names, 1))
+    pipeline.execute()
+
+
+def test_a_sweep_with_nothing_due_makes_the_same_few_calls_at_any_size(lab: Lab) -> None:
+    seen = []
+    for count in (160, 200_000):
+        lab.redis.flushdb()
+        seed(lab.redis, count)
+        for clean in ALL:
+            clean(lab.redis)
+        calls(lab.redis)
+        for clean in ALL:
+            clean(lab.redis, **({"message_timeout": 60} if clean is clean_backlog else {}))
+        seen.append(calls(lab.redis))
+    assert seen[0] == seen[1]
+    assert seen[0]["evalsha"] == 4 * 16
+    assert seen[0]["get"] == 3
+    assert set(seen[0]) <= {"evalsha", "get", "time", "zcount"}
+
+
+def meanwhile(act: Callable[[], Any], then: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `then` with `act` done before it: what happens between the scan and the removal."""
+
+    def both(*args: Any) -> Any:
+        act()
+        return then(*args)
+
+    return both

@@ -1,0 +1,204 @@
+"""Where a client goes on after it lost its place: centrifuge's recovery table, and what message_bus met."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab, bodies
+from redis import Redis
+
+from chat import cleaning
+
+
+@pytest.fixture
+def lab(redis: Redis) -> Lab:
+    return Lab(redis, backlog=5, hard_backlog=5)
+
+
+def forget(lab: Lab, client: str, channel: str) -> None:
+    lab.away(client, channel, 1000)
+    assert cleaning.clean_clients(lab.redis, settings=lab.settings).clients >= 1
+
+
+def remove(lab: Lab, channel: str) -> None:
+    lab.idle(channel, 1000)
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
+
+
+def test_an_empty_log_from_its_own_position_is_caught_up(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, check.missed, bodies(check), check.cursor) == (False, 0, [], cursor)
+
+
+def test_from_a_position_the_client_gets_what_came_after(lab: Lab) -> None:
+    lab.send_all("lobby", 2)
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 2, start=3)
+    assert bodies(lab.check("bob", "lobby", after=cursor)) == ["m3", "m4"]
+
+
+def test_from_a_position_with_a_limit_the_rest_is_waiting(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 4)
+    check = lab.check("bob", "lobby", after=cursor, limit=3)
+    assert (bodies(check), check.more) == (["m1", "m2", "m3"], True)
+    assert bodies(lab.check("bob", "lobby", after=check.cursor, limit=3)) == ["m4"]
+
+
+def test_from_a_position_already_trimmed_the_loss_is_counted(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 8)
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, check.missed, bodies(check)) == (False, 3, ["m4", "m5", "m6", "m7", "m8"])
+
+
+def test_from_a_position_that_does_not_exist_yet_the_client_gets_all_as_new(lab: Lab) -> None:
+    lab.send_all("lobby", 2)
+    epoch_and_channel = lab.check("bob", "lobby").cursor.rpartition("-")[0]
+    check = lab.check("bob", "lobby", after=f"{epoch_and_channel}-99")
+    assert (check.new, bodies(check)) == (True, ["m1", "m2"])
+
+
+def test_the_same_position_with_nothing_new_is_caught_up(lab: Lab) -> None:
+    lab.send_all("lobby", 2)
+    cursor = lab.check("bob", "lobby").cursor
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, check.missed, bodies(check)) == (False, 0, [])
+
+
+def test_a_cursor_of_a_lost_history_is_never_taken_for_caught_up(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    cursor = lab.check("bob", "lobby").cursor
+    lab.redis.flushdb()
+    lab.send_all("lobby", 3)
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, bodies(check)) == (True, ["m1", "m2", "m3"])
+
+
+def test_a_cursor_of_another_channel_is_a_foreign_history(lab: Lab) -> None:
+    same_shard = next(f"c{number}" for number in range(999) if lab.key(f"c{number}", "meta") == lab.key("lobby", "meta"))
+    lab.send_all("lobby", 3)
+    lab.send_all(same_shard, 3)
+    cursor = lab.check("bob", "lobby").cursor
+    check = lab.check("bob", same_shard, after=cursor)
+    assert (check.new, bodies(check)) == (True, ["m1", "m2", "m3"])
+
+
+def test_an_expired_client_that_comes_back_with_its_cursor_misses_nothing(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 2)
+    forget(lab, "bob", "lobby")
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, check.missed, bodies(check)) == (False, 0, ["m1", "m2"])
+
+
+def test_an_expired_client_without_a_cursor_is_new(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 2)
+    forget(lab, "bob", "lobby")
+    assert lab.check("bob", "lobby").new
+
+
+@pytest.mark.parametrize("new_messages", [0, 2])
+def test_a_removed_channel_counts_what_its_client_had_not_read(lab: Lab, new_messages: int) -> None:
+    lab.send_all("lobby", 2)
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 3, start=3)
+    remove(lab, "lobby")
+    sent = lab.send_all("lobby", new_messages, start=6)
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, check.missed, bodies(check)) == (False, 3, sent)
+
+
+def test_ids_go_on_in_a_channels_next_life_and_connected_clients_get_its_messages(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.check("bob", "lobby")
+    remove(lab, "lobby")
+    assert lab.send("lobby", "again").id == 4
+    check = lab.check("bob", "lobby")
+    assert (check.new, check.missed, bodies(check)) == (False, 0, ["again"])
+
+
+def test_ids_go_on_even_when_nothing_of_the_channel_stayed(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 3)
+    remove(lab, "lobby")
+    forget(lab, "bob", "lobby")
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "again").id == 4
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, bodies(check)) == (False, ["again"])
+    assert check.missed >= 3
+
+
+def test_a_client_that_waits_on_a_channel_not_begun_is_not_told_of_others_ids(lab: Lab) -> None:
+    lab.check("bob", "quiet")
+    busy = next(f"c{number}" for number in range(999) if lab.key(f"c{number}", "meta") == lab.key("quiet", "meta"))
+    lab.send_all(busy, 9)
+    remove(lab, busy)
+    lab.send("quiet", "hello")
+    check = lab.check("bob", "quiet")
+    assert (check.new, check.missed, bodies(check)) == (False, 0, ["hello"])
+
+
+def test_a_log_lost_alone_goes_on_with_the_next_id_and_counts_as_missed(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", "log:"))
+    assert lab.send("lobby", "again").id == 4
+    check = lab.check("bob", "lobby")
+    assert (check.new, check.missed, bodies(check)) == (False, 3, ["again"])
+
+
+def test_a_log_lost_alone_is_noticed_by_a_check_too(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", "log:"))
+    assert lab.check("bob", "lobby").missed == 3
+    assert lab.send("lobby", "again").id == 4
+    assert bodies(lab.check("bob", "lobby")) == ["again"]
+
+
+@pytest.mark.parametrize("name", ["sizes", "updated", "heads", "polled"])
+def test_an_index_lost_alone_loses_no_message(lab: Lab, name: str) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 2)
+    lab.redis.delete(lab.key("lobby", name))
+    assert lab.send("lobby", "m3").id == 3
+    check = lab.check("bob", "lobby")
+    assert (check.new, check.missed, bodies(check)) == (False, 0, ["m1", "m2", "m3"])
+    assert lab.traces("lobby").get(name) is not None or name == "heads"
+
+
+@pytest.mark.parametrize("first", ["send", "check"])
+def test_ids_lost_alone_jump_above_every_id_and_clients_are_new(lab: Lab, first: str) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    cursor = lab.check("eve", "lobby").cursor
+    lab.redis.delete(lab.key("lobby", "trimmed"))
+    if first == "send":
+        assert lab.send("lobby", "m4").id > 10**12
+    check = lab.check("bob", "lobby")
+    assert (check.new, bodies(check)[:3]) == (True, ["m1", "m2", "m3"])
+    assert lab.check("eve", "lobby", after=cursor).new
+    assert lab.send("lobby", "m5").id > 10**12
+    assert bodies(lab.check("bob", "lobby")) == ["m5"]
+
+
+@pytest.mark.parametrize("name", ["read:", "meta"])
+def test_positions_lost_alone_are_reported_as_new(lab: Lab, name: str) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", name))
+    assert lab.check("bob", "lobby", after=cursor if name == "meta" else None).new
+    assert lab.send("lobby", "m4").id == 4
+    assert bodies(lab.check("bob", "lobby")) == ["m4"]
+
+
+def test_presence_lost_alone_costs_nothing(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "m1")
+    lab.redis.delete(lab.key("lobby", "seen:"))
+    check = lab.check("bob", "lobby")
+    assert (check.new, bodies(check)) == (False, ["m1"])
