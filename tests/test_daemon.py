@@ -1,0 +1,242 @@
+"""The daemon as it is run: real worker and beat processes, a real broker, no eager mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, bodies
+from redis import Redis
+from servers import ROOT, Program, Server, beat, clean_environment, eventually, worker
+
+from chat import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+class Daemon:
+    """A worker, and hands to call its tasks as an operator would."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.environment = {"REDIS_URL": server.url, "CHAT_PREFIX": "day", "CHAT_SHARDS": "4"}
+        self.lab = Lab(Redis(port=server.port), prefix="day", shards=4)
+        self.worker = worker(folder, self.environment)
+
+    def celery(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
+            env=clean_environment() | self.environment | environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def call(self, task: str, **overrides: Any) -> dict[str, Any]:
+        """Call a task by hand and return what Celery stored of its end."""
+        called = self.celery("call", f"tasks.{task}", "--kwargs", json.dumps(overrides))
+        task_id = called.stdout.strip()
+        assert re.fullmatch(r"[0-9a-f-]{36}", task_id), called.stderr
+        stored = eventually(lambda: self.result(task_id))
+        return dict(stored)
+
+    def result(self, task_id: str) -> dict[str, Any] | None:
+        stored = json.loads(self.lab.redis.get(f"day:celery:celery-task-meta-{task_id}") or "{}")
+        return stored if stored.get("status") in {"SUCCESS", "FAILURE"} else None
+
+
+@pytest.fixture(scope="module")
+def running(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    daemon = Daemon(server, tmp_path_factory.mktemp("daemon"))
+    daemon.lab.redis.flushdb()
+    daemon.worker.start()
+    eventually(lambda: "ready." in daemon.worker.output)
+    yield daemon
+    assert daemon.worker.stop() == 0
+    daemon.lab.redis.close()
+
+
+@pytest.fixture
+def daemon(running: Daemon) -> Daemon:
+    """The running daemon with no chat data."""
+    for key in running.lab.redis.keys("day:{*"):
+        running.lab.redis.delete(key)
+    return running
+
+
+def test_a_task_called_by_hand_cleans_and_reports(daemon: Daemon) -> None:
+    daemon.lab.check("bob", "lobby")
+    daemon.lab.send_all("lobby", 5)
+    stored = daemon.call("clean_backlog", backlog=2)
+    assert stored["status"] == "SUCCESS"
+    report = stored["result"]
+    assert (report["sweep"], report["messages"], report["due"], report["completed"]) == ("clean_backlog", 3, 0, True)
+    check = daemon.lab.check("bob", "lobby")
+    assert (check.missed, bodies(check)) == (3, ["m4", "m5"])
+    assert "clean_backlog: removed 3 messages in" in daemon.worker.output
+
+
+def test_all_three_tasks_clean_what_is_due(daemon: Daemon) -> None:
+    daemon.lab.check("bob", "lobby")
+    daemon.lab.send_all("lobby", 2)
+    daemon.lab.idle("lobby", 901)
+    daemon.lab.away("bob", "lobby", 301)
+    assert daemon.call("clean_channels")["result"]["channels"] == 1
+    assert daemon.call("clean_clients")["result"]["clients"] == 1
+    assert daemon.call("clean_backlog")["result"]["messages"] == 0
+    assert not daemon.lab.traces("lobby")
+
+
+def test_a_dry_run_by_hand_removes_nothing(daemon: Daemon) -> None:
+    daemon.lab.send_all("lobby", 5)
+    report = daemon.call("clean_backlog", backlog=2, dry_run=True)["result"]
+    assert (report["messages"], report["dry_run"]) == (3, True)
+    assert daemon.lab.redis.llen(daemon.lab.key("lobby", "log:")) == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"backlog": -1}, "backlog is -1, must be a whole number of at least 0"),
+        ({"backlog": "many"}, "backlog is 'many'"),
+        ({"message_timeout": -0.5}, "message_timeout is -0.5"),
+        ({"bogus": 1}, "bogus: no argument of tasks.clean_backlog, must be keywords among backlog, dry_run"),
+        ({"settings": {}}, "settings: no argument"),
+        ({"shards": [99]}, "must be a list of numbers from 0 to 3"),
+    ],
+)
+def test_a_bad_override_fails_at_once_and_removes_nothing(daemon: Daemon, overrides: Any, says: str) -> None:
+    daemon.lab.send_all("lobby", 5)
+    before = len(daemon.worker.output)
+    stored = daemon.call("clean_backlog", **overrides)
+    assert stored["status"] == "FAILURE"
+    assert says in stored["result"]["exc_message"][0]
+    eventually(lambda: "raised expected" in daemon.worker.output[before:])
+    logged = daemon.worker.output[before:]
+    assert "Traceback" not in logged
+    assert "retry" not in logged.lower()
+    assert daemon.lab.redis.llen(daemon.lab.key("lobby", "log:")) == 5
+
+
+def test_positional_arguments_are_refused_like_the_others(daemon: Daemon) -> None:
+    task_id = daemon.celery("call", "tasks.clean_channels", "--args", "[0]").stdout.strip()
+    stored = eventually(lambda: daemon.result(task_id))
+    assert "0: no argument of tasks.clean_channels, must be keywords among" in stored["result"]["exc_message"][0]
+
+
+def test_a_worker_with_another_number_of_shards_refuses_its_tasks(daemon: Daemon) -> None:
+    daemon.lab.send_all("lobby", 1)
+    daemon.lab.redis.set("day:shards", 8)
+    stored = daemon.call("clean_channels", channel_timeout=0)
+    daemon.lab.redis.set("day:shards", 4)
+    assert "lies in 8 shards, this process has 4" in stored["result"]["exc_message"][0]
+    assert daemon.lab.redis.exists(daemon.lab.key("lobby", "log:"))
+
+
+def test_celerys_keys_carry_our_prefix_and_results_lapse(daemon: Daemon) -> None:
+    daemon.call("clean_channels")
+    keys = [key.decode() for key in daemon.lab.redis.keys()]
+    assert [key for key in keys if not key.startswith(("day:celery:", "day:{", "day:shards"))] == []
+    results = [key for key in keys if "task-meta" in key]
+    assert all(0 < daemon.lab.redis.ttl(key) <= 3600 for key in results)
+
+
+def test_beat_runs_the_three_sweeps_and_workers_clean(daemon: Daemon) -> None:
+    daemon.lab.check("bob", "lobby")
+    daemon.lab.send_all("lobby", 200)
+    daemon.lab.send("old", "x")
+    daemon.lab.idle("old", 901)
+    daemon.lab.away("bob", "lobby", 301)
+    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.5" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
+    ticker = beat(daemon.folder, daemon.environment | every | {"CHAT_CLEAN_PARTS": "2"}).start()
+    try:
+        eventually(lambda: not daemon.lab.traces("old"))
+        eventually(lambda: daemon.lab.redis.llen(daemon.lab.key("lobby", "log:")) == 100)
+        eventually(lambda: not daemon.lab.redis.exists(daemon.lab.key("lobby", "read:")))
+    finally:
+        assert ticker.stop() == 0
+    assert not daemon.lab.redis.keys("*celerybeat*")
+
+
+def test_runs_that_waited_too_long_for_a_worker_are_dropped(server: Server, tmp_path: Path) -> None:
+    environment = {"REDIS_URL": server.url, "CHAT_PREFIX": "late"}
+    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.2" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
+    ticker = beat(tmp_path, environment | every).start()
+    with Redis(port=server.port) as redis:
+        eventually(lambda: redis.llen("late:celery:pollchat") >= 12)
+        ticker.stop()
+        waiting = redis.llen("late:celery:pollchat")
+        oldest = json.loads(redis.lindex("late:celery:pollchat", -1))["headers"]["expires"]
+        eventually(lambda: redis.time()[0] > 1 + int(_epoch(oldest)))
+        consumer = worker(tmp_path, environment).start()
+        eventually(lambda: redis.llen("late:celery:pollchat") == 0)
+        eventually(lambda: consumer.output.count("Discarding revoked task") >= waiting)
+        consumer.stop()
+    assert waiting >= 12
+    assert "removed nothing" not in consumer.output
+
+
+def _epoch(moment: str) -> float:
+    from datetime import datetime  # noqa: PLC0415  one use
+
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def test_a_bad_setting_stops_worker_and_beat_with_one_line(daemon: Daemon) -> None:
+    for command in ("worker", "beat", "report"):
+        result = daemon.celery(command, CHAT_BACKLOG="lots")
+        assert result.returncode != 0
+        assert "CHAT_BACKLOG is 'lots', must be a whole number from 1 to" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_stray_broker_url_in_the_environment_does_not_win(daemon: Daemon) -> None:
+    called = daemon.celery("call", "tasks.clean_clients", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
+    assert eventually(lambda: daemon.result(called.stdout.strip()))["status"] == "SUCCESS"
+
+
+def test_only_json_is_accepted(daemon: Daemon) -> None:
+    report = daemon.celery("report").stdout
+    assert re.search(r"accept_content: \['json'\]", report)
+
+
+def test_importing_the_app_touches_no_redis() -> None:
+    code = "import tasks, tasks.cleaning, celeryconfig; print(tasks.app.main)"
+    environment = clean_environment() | {"REDIS_URL": "redis://127.0.0.1:1/0"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "tasks"
+
+
+def test_another_teams_app_takes_the_tasks_and_the_schedule_in(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from celery import Celery\n"
+        "from chat import Settings\n"
+        "import tasks\n"
+        f"app = Celery('theirs', broker={daemon.server.url!r}, backend={daemon.server.url!r},"
+        " include=['tasks.cleaning'])\n"
+        "app.conf.beat_schedule = dict(tasks.beat_schedule(Settings.from_env()))\n"
+    )
+    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.5" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
+    daemon.lab.send("old", "x")
+    daemon.lab.idle("old", 901)
+    arguments = ["-m", "celery", "-A", "theirs", "worker", "-B", "-c", "1", "-s", str(tmp_path / "schedule")]
+    theirs = Program("theirs", arguments, daemon.environment | every, tmp_path).start()
+    eventually(lambda: not daemon.lab.traces("old"))
+    theirs.stop()
+
+
+def test_the_settings_of_this_machine_steer_no_test() -> None:
+    assert not [name for name in os.environ if name.startswith("CHAT_")]
+    assert Settings.from_env({}) == Settings()
+    assert (ROOT / "celeryconfig.py").exists()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from servers import ROOT
+
+from chat import Settings, SettingsError
+from tasks import beat_schedule
+from tasks._config import celery_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = {field.name: field.metadata["name"] for field in dataclasses.fields(Settings)}
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = Settings()
+    assert (settings.redis_url, settings.shards, settings.backlog) == ("redis://127.0.0.1:6379/0", 16, 100)
+    assert (settings.channel_timeout, settings.client_timeout, settings.message_timeout) == (900, 300, 0)
+    assert (settings.broker_url, settings.result_url, settings.hard_backlog) == (settings.redis_url,) * 2 + (1000,)
+
+
+def test_the_example_file_holds_every_setting_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    given = dict(line.lstrip("#").strip().split("=", 1) for line in lines if re.match(r"#? ?[A-Z_]+=", line))
+    assert set(given) == set(NAMES.values())
+    assert Settings.from_env(given) == Settings()
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in NAMES.values() if f"`{name}`" not in readme] == []
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("CHAT_BACKLOG=7\nCHAT_SHARDS=4\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setenv("CHAT_BACKLOG", "8")
+    settings = Settings.from_env()
+    assert (settings.backlog, settings.hard_backlog, settings.shards) == (8, 80, 4)
+
+
+def test_the_defaults_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_BACKLOG", "8")
+    assert Settings().backlog == 100
+
+
+def test_an_empty_value_counts_as_not_set() -> None:
+    assert Settings.from_env({"CHAT_BROKER_URL": "", "CHAT_BACKLOG": " "}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("REDIS_URL", "localhost:6379", "redis://host:port/db, rediss://host:port/db or unix:///path?db=0"),
+        ("REDIS_URL", "redis://:0:x/", "redis://"),
+        ("CHAT_BROKER_URL", "amqp://localhost", "redis://"),
+        ("CHAT_PREFIX", "a{b}", "1 to 50 of letters, digits and _ . : -"),
+        ("CHAT_SHARDS", "0", "a whole number from 1 to 16384"),
+        ("CHAT_SHARDS", "abc", "a whole number"),
+        ("CHAT_SHARDS", "1.5", "a whole number"),
+        ("CHAT_MAX_MESSAGE_BYTES", "0", "a whole number"),
+        ("CHAT_DEDUPE_SECONDS", "0", "a whole number from 1"),
+        ("CHAT_BACKLOG", "-1", "a whole number from 1"),
+        ("CHAT_HARD_BACKLOG", "-1", "a whole number from 0"),
+        ("CHAT_HARD_BACKLOG", "50", "0 or at least CHAT_BACKLOG, 100"),
+        ("CHAT_CHANNEL_TIMEOUT", "0", "a number of seconds above 0"),
+        ("CHAT_CLIENT_TIMEOUT", "nan", "a number of seconds above 0"),
+        ("CHAT_MESSAGE_TIMEOUT", "-1", "a number of seconds, 0 for off"),
+        ("CHAT_CLEAN_BACKLOG_EVERY", "often", "a number of seconds above 0, or a cron expression of five fields"),
+        ("CHAT_CLEAN_PARTS", "17", "at most CHAT_SHARDS, 16"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({name: value})
+    assert str(caught.value).startswith(f"{name} is ")
+    assert value in str(caught.value)
+    assert allowed in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"REDIS_URL": "http://me:secret@host/0"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [{"backlog": "7"}, {"shards": True}, {"channel_timeout": None}, {"prefix": 3}])
+def test_values_from_code_are_held_to_the_same_rules(arguments: dict[str, Any]) -> None:
+    if arguments == {"backlog": "7"}:
+        assert Settings(**arguments).backlog == 7
+        return
+    with pytest.raises(SettingsError):
+        Settings(**arguments)
+
+
+def test_the_schedule_has_an_entry_for_each_sweep_that_expires_before_the_next() -> None:
+    schedule = beat_schedule(Settings(clean_backlog_every=10))
+    assert {entry["task"]: entry["schedule"] for entry in schedule.values()} == {
+        "tasks.clean_channels": 60,
+        "tasks.clean_backlog": 10,
+        "tasks.clean_clients": 60,
+    }
+    assert all(entry["options"]["expires"] < entry["schedule"] for entry in schedule.values())
+
+
+def test_parts_share_the_shards_among_them() -> None:
+    schedule = beat_schedule(Settings(clean_parts=3, shards=8))
+    assert len(schedule) == 9
+    mine = [entry["kwargs"]["shards"] for entry in schedule.values() if entry["task"] == "tasks.clean_backlog"]
+    assert sorted(shard for part in mine for shard in part) == list(range(8))
+
+
+def test_a_cron_expression_is_a_schedule() -> None:
+    entry = beat_schedule(Settings.from_env({"CHAT_CLEAN_CLIENTS_EVERY": "*/5  3 * * *"}))["clean_clients 1/1"]
+    assert (entry["schedule"].minute, entry["schedule"].hour) == (set(range(0, 60, 5)), {3})
+    assert entry["options"]["expires"] < 60
+
+
+def test_a_cron_expression_that_is_none_is_one_line() -> None:
+    with pytest.raises(SettingsError, match=r"^CHAT_CLEAN_CLIENTS_EVERY is '\* \* \* \* nonday', must be") as caught:
+        beat_schedule(Settings(clean_clients_every="* * * * nonday"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "spelled"),
+    [
+        ("redis://host:1/2", "redis://host:1/2"),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
+    ],
+)
+def test_celery_gets_urls_as_it_spells_them(url: str, spelled: str) -> None:
+    assert celery_url(url) == spelled
+
+
+def test_nothing_but_the_settings_reads_the_environment() -> None:
+    readers = [
+        str(path.relative_to(ROOT))
+        for folder in ("chat", "tasks")
+        for path in (ROOT / folder).rglob("*.py")
+        if "os.environ" in path.read_text()
+    ]
+    assert readers == ["chat/settings.py"]
