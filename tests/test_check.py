@@ -104,7 +104,8 @@ def test_a_bad_client_name_is_refused_before_redis_is_touched(client: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "garbage", "a03fec1a24dc-cce455f7-", "a03fec1a24dc-cce455f7--1", "A03FEC1A24DC-cce455f7-1", 7, "é" * 500]
+    "cursor",
+    ["", "garbage", "a03fec1a24dc-cce455f7-", "a03fec1a24dc-cce455f7--1", "A03FEC1A24DC-cce455f7-1", 7, "é" * 500],
 )
 def test_a_malformed_cursor_is_a_typed_error(cursor: Any) -> None:
     with pytest.raises(InvalidCursorError, match="must be the cursor of an earlier check, or None"):
@@ -186,7 +187,8 @@ def test_send_and_check_are_one_evalsha_each_and_nothing_else(lab: Lab, server: 
     assert calls(lab.redis)["evalsha"] == 20
 
 
-def test_a_client_that_decodes_its_replies_is_welcome(lab: Lab, server: Server) -> None:
+@pytest.mark.usefixtures("redis")
+def test_a_client_that_decodes_its_replies_is_welcome(server: Server) -> None:
     with Redis(port=server.port, decode_responses=True) as decoding:
         chat = Chat(decoding)
         chat.check_messages("bob", "lobby")
@@ -201,6 +203,16 @@ def test_a_flushed_script_cache_goes_unnoticed(lab: Lab) -> None:
         lab.send("lobby", number)
         lab.redis.script_flush()
         assert bodies(lab.check("bob", "lobby")) == [number]
+
+
+def test_a_connection_that_was_cut_goes_unnoticed(lab: Lab, server: Server) -> None:
+    chat = Chat.from_url(server.url)
+    chat.check_messages("bob", "lobby")
+    for number in range(3):
+        lab.redis.client_kill_filter(_type="normal", skipme=True)
+        chat.send_message("lobby", number)
+        lab.redis.client_kill_filter(_type="normal", skipme=True)
+        assert bodies(chat.check_messages("bob", "lobby")) == [number]
 
 
 def test_another_number_of_shards_is_refused_with_a_clear_error(lab: Lab) -> None:

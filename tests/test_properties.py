@@ -75,7 +75,9 @@ class ChatMachine(RuleBasedStateMachine):
         if self.cursors:
             name, cursor, position = data.draw(st.sampled_from(self.cursors))
             self.channel(name)
-            self.expect(name, client, limit, position, self.lab.check(client, name, limit=limit, after=cursor), new=False)
+            self.expect(
+                name, client, limit, position, self.lab.check(client, name, limit=limit, after=cursor), new=False
+            )
 
     def expect(self, name: str, client: str, limit: int | None, start: int, check: Any, *, new: bool) -> None:
         channel = self.channels[name]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from lab import Lab, bodies
-from redis import Redis
 
 from chat import cleaning
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 @pytest.fixture
@@ -76,7 +80,9 @@ def test_a_cursor_of_a_lost_history_is_never_taken_for_caught_up(lab: Lab) -> No
 
 
 def test_a_cursor_of_another_channel_is_a_foreign_history(lab: Lab) -> None:
-    same_shard = next(f"c{number}" for number in range(999) if lab.key(f"c{number}", "meta") == lab.key("lobby", "meta"))
+    same_shard = next(
+        f"c{number}" for number in range(999) if lab.key(f"c{number}", "meta") == lab.key("lobby", "meta")
+    )
     lab.send_all("lobby", 3)
     lab.send_all(same_shard, 3)
     cursor = lab.check("bob", "lobby").cursor

@@ -32,7 +32,23 @@ def test_a_message_carries_the_servers_time_and_the_body_sent(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["", "hi", "a:b:c", ":::", "\n\0\r", "\ud800 lone", "😀", 0, -1.5, 10**30, True, None, [], {}, {"a": [1, {"b": None}]}],
+    [
+        "",
+        "hi",
+        "a:b:c",
+        ":::",
+        "\n\0\r",
+        "\ud800 lone",
+        "😀",
+        0,
+        -1.5,
+        10**30,
+        True,
+        None,
+        [],
+        {},
+        {"a": [1, {"b": None}]},
+    ],
 )
 def test_any_json_value_comes_back_equal(lab: Lab, body: Any) -> None:
     lab.check("bob", "lobby")
@@ -83,7 +99,7 @@ def test_the_size_limit_counts_bytes_of_json(redis: Redis) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 201, None, 7, b"bytes"])
 def test_a_bad_channel_name_is_refused_before_redis_is_touched(name: Any) -> None:
     nowhere = Chat(Redis(port=1))
-    with pytest.raises(InvalidArgumentError, match="channel name is .*, must be a str of 1 to 200 characters"):
+    with pytest.raises(InvalidArgumentError, match=r"channel name is .*, must be a str of 1 to 200 characters"):
         nowhere.send_message(name, "x")
 
 
@@ -130,7 +146,7 @@ def test_the_same_key_with_another_body_is_refused(lab: Lab) -> None:
 
 def test_tokens_outlive_a_change_of_window_and_go_by_themselves(lab: Lab) -> None:
     lab.send("lobby", "a", key="k")
-    (window,) = lab.redis.keys(lab.key("lobby", "sent:") .removesuffix("lobby") + "*")
+    (window,) = lab.redis.keys(lab.key("lobby", "sent:").removesuffix("lobby") + "*")
     other = window[:-1] + (b"1" if window.endswith(b"0") else b"0")
     assert 60_000 < lab.redis.pttl(window) <= 120_000
     lab.redis.rename(window, other)  # as if a window had passed

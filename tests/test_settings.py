@@ -76,7 +76,9 @@ def test_an_empty_value_counts_as_not_set() -> None:
         ("CHAT_CLEAN_PARTS", "17", "at most CHAT_SHARDS, 16"),
     ],
 )
-def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
+def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(
+    name: str, value: str, allowed: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: value})
     assert str(caught.value).startswith(f"{name} is ")

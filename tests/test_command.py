@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from lab import Lab
+from servers import Program, Server, clean_environment, eventually
+
+from chat.__main__ import _printable, _public
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redis import Redis
+
+
+class Shell:
+    """Runs the chat command as its own process, in a folder of its own."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"REDIS_URL": server.url}
+
+    def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "chat", *arguments],
+            env=clean_environment() | self.environment | environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return result.returncode, result.stdout, result.stderr
+
+
+@pytest.fixture
+def shell(redis: Redis, server: Server, tmp_path: Path) -> Shell:
+    assert not redis.dbsize()
+    return Shell(server, tmp_path)
+
+
+def test_a_newcomer_sends_and_reads_at_once(shell: Shell) -> None:
+    assert shell("send", "lobby", "hi") == (0, "1\n", "")
+    code, out, err = shell("check", "bob", "lobby")
+    assert (code, out.split("  ")[0], out.split("  ")[2]) == (0, "1", "hi\n")
+    assert err == "bob is new in lobby\n"
+    assert shell("check", "bob", "lobby") == (0, "", "nothing new\n")
+
+
+def test_limit_and_what_is_waiting(shell: Shell, redis: Redis) -> None:
+    lab = Lab(redis)
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    code, out, err = shell("check", "bob", "lobby", "--limit", "2")
+    assert (code, len(out.splitlines()), err) == (0, 2, "more are waiting\n")
+
+
+def test_missed_messages_are_said(shell: Shell, redis: Redis) -> None:
+    lab = Lab(redis, backlog=1, hard_backlog=1)
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    assert shell("check", "bob", "lobby")[2] == "2 messages were cleaned away unread\n"
+
+
+def test_json_is_one_object_for_scripts(shell: Shell) -> None:
+    shell("send", "lobby", "hi")
+    code, out, err = shell("check", "bob", "lobby", "--json")
+    check = json.loads(out)
+    assert (code, err) == (0, "")
+    assert check["messages"][0] | {"sent_at": ""} == {"id": 1, "sent_at": "", "body": "hi"}
+    assert (check["new"], check["missed"], check["more"]) == (True, 0, False)
+    assert check["cursor"].endswith("-1")
+
+
+def test_watch_prints_what_comes_until_it_is_interrupted(shell: Shell, redis: Redis, tmp_path: Path) -> None:
+    arguments = ["-m", "chat", "watch", "bob", "lobby", "--every", "0.05"]
+    watch = Program("watch", arguments, shell.environment, tmp_path).start()
+    eventually(lambda: "bob is new" in watch.output)
+    Lab(redis).send_all("lobby", 2)
+    eventually(lambda: "m2" in watch.output)
+    assert watch.stop(signal.SIGINT) == 0
+    assert "Traceback" not in watch.output
+
+
+def test_stats_count_and_say_what_is_overdue(shell: Shell, redis: Redis) -> None:
+    lab = Lab(redis)
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 101)
+    lab.send("old", "x")
+    lab.idle("old", 901)
+    code, out, _ = shell("stats")
+    assert code == 0
+    assert out.splitlines() == [
+        "channels 2, clients 1",
+        "due to be cleaned, in channels:",
+        "  idle 1, over backlog 1, too old 0, clients expired 0",
+    ]
+    total = json.loads(shell("stats", "--json", "--shards")[1])
+    assert (total["channels"], total["idle"], len(total["shards"])) == (2, 1, 16)
+    assert sum(shard["channels"] for shard in total["shards"]) == 2
+    assert len(shell("stats", "--shards")[1].splitlines()) == 3 + 1 + 16
+
+
+def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) -> None:
+    for arguments in (["send", "lobby", "hi"], ["check", "bob", "lobby"], ["watch", "bob", "lobby"], ["stats"]):
+        code, out, err = shell(*arguments, REDIS_URL="redis://:secret@127.0.0.1:1/0")
+        assert (code, out, len(err.splitlines()[-1:])) == (3, "", 1)
+        assert err.splitlines()[-1].startswith("chat: no Redis at redis://...@127.0.0.1:1/0 (")
+        assert "secret" not in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["send", "", "hi"], "channel name is 0 characters long, must be a str of 1 to 200 characters"),
+        (["send", "x" * 201, "hi"], "channel name is 201 characters long"),
+        (["check", "", "lobby"], "client name is 0 characters long"),
+        (
+            ["check", "bob", "lobby", "--limit", "0"],
+            "limit is 0, must be a whole number of at least 1, or None for all",
+        ),
+        (["watch", "bob", "lobby", "--every", "0"], "--every is 0, must be a number of seconds above 0"),
+        (["send", "lobby", "x" * 70_000], "the body is 70002 bytes of JSON, must be at most 65536"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_stored(
+    shell: Shell, redis: Redis, arguments: list[str], says: str
+) -> None:
+    code, out, err = shell(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"chat: {says}")
+    assert len(err.splitlines()) == 1
+    assert not redis.dbsize()
+
+
+def test_a_bad_setting_in_the_file_is_one_line(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHAT_SHARDS=many\n")
+    code, _, err = shell("stats")
+    assert (code, err) == (2, "chat: CHAT_SHARDS is 'many', must be a whole number from 1 to 16384\n")
+
+
+def test_a_full_redis_refuses_with_a_code_of_its_own(shell: Shell, redis: Redis) -> None:
+    Lab(redis).send("lobby", "x")
+    redis.config_set("maxmemory", "1")
+    try:
+        code, _, err = shell("send", "lobby", "hi")
+        assert (code, err.startswith("chat: Redis is out of memory, nothing was stored")) == (4, True)
+        assert shell("check", "bob", "lobby")[0] == 0
+    finally:
+        redis.config_set("maxmemory", "0")
+    assert redis.llen(Lab(redis).key("lobby", "log:")) == 1
+
+
+def test_help_ends_in_examples(shell: Shell) -> None:
+    code, out, _ = shell("--help")
+    assert code == 0
+    assert 'chat send lobby "hi"' in out
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [("hi", "hi"), ("\x1b[2J", '"\\u001b[2J"'), ("\x9b2J", '"\\u009b2J"'), ({"a": "é"}, '{"a": "é"}'), ("😀", "😀")],
+)
+def test_a_message_cannot_steer_the_terminal(body: object, shown: str) -> None:
+    assert _printable(body) == shown
+
+
+def test_a_url_is_shown_without_its_password() -> None:
+    assert _public("redis://me:secret@host:1/0") == "redis://...@host:1/0"
+    assert _public("redis://host:1/0") == "redis://host:1/0"

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import ROOT
+
+import chat
+from chat import _errors, cleaning, settings, stats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPTS = sorted((ROOT / "chat" / "lua").glob("*.lua"))
+
+
+@pytest.mark.parametrize("module", [chat, cleaning, settings, stats])
+def test_what_is_public_is_said_and_sorted(module: object) -> None:
+    names = module.__all__
+    assert names == sorted(names)
+    defined = {name for name, value in vars(module).items() if getattr(value, "__module__", "").startswith("chat")}
+    if module is chat:
+        assert {name for name in defined if not name.startswith("_")} == set(names)
+    assert set(names) <= defined
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    drawn = set(re.findall(r"\b(\w+Error)\b", _errors.__doc__ or "")) - {
+        "OutOfMemoryError",
+        "ValueError",
+        "RuntimeError",
+        "ConnectionError",
+        "TimeoutError",
+    }
+    assert drawn == set(_errors.__all__)
+    for name in _errors.__all__:
+        assert issubclass(getattr(chat, name), chat.ChatError)
+    assert all(len(getattr(chat, name).__mro__) > 4 for name in _errors.__all__ if name != "ChatError")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_says_what_it_is_for_what_it_takes_and_returns(script: Path) -> None:
+    source = script.read_text()
+    assert source.startswith("#!lua")
+    header = source.split("\nlocal ")[0]
+    assert all(word in header for word in ("-- KEYS", "-- ARGV", "-- Returns"))
+    assert not re.search(r"'(KEYS|SCAN|HGETALL|SMEMBERS)'", source)
+    assert source.count("redis.call('TIME')") == 1
+
+
+def test_only_a_send_is_refused_by_a_full_redis() -> None:
+    strict = [script.stem for script in SCRIPTS if "allow-oom" not in script.read_text().splitlines()[0]]
+    assert strict == ["send"]
+
+
+def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
+    assert {f"chat/lua/{script.name}" for script in SCRIPTS} <= set(names)
+    assert "chat/py.typed" in names
+
+
+def test_chat_knows_no_celery() -> None:
+    code = "import sys, chat.__main__, chat.cleaning, chat.stats; print([m for m in sys.modules if 'celery' in m])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    top = {name.split("/")[0] for name in listed if not name.startswith(".")}
+    assert top <= {
+        "LICENSE", "README.md", "celeryconfig.py", "chat", "deploy", "pyproject.toml", "tasks", "tests",
+    }  # fmt: skip
