@@ -159,6 +159,14 @@ def test_a_client_that_stopped_checking_is_forgotten(lab: Lab) -> None:
     assert not lab.check("eve", "lobby").new
 
 
+def test_one_client_that_goes_on_checking_does_not_hide_one_that_stopped(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.away("bob", "lobby", 301)
+    lab.check("eve", "lobby")
+    lab.check("eve", "lobby")
+    assert clean_clients(lab.redis).clients == 1
+
+
 def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
     lab.check("bob", "lobby")
     for clean in ALL:

@@ -192,6 +192,17 @@ def test_ids_lost_alone_jump_above_every_id_and_clients_are_new(lab: Lab, first:
     assert bodies(lab.check("bob", "lobby")) == ["m5"]
 
 
+@pytest.mark.parametrize("lost_too", ["log:", "removed"])
+def test_ids_lost_together_with_the_messages_jump_all_the_same(lab: Lab, lost_too: str) -> None:
+    if lost_too == "removed":
+        lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    if lost_too == "removed":
+        remove(lab, "lobby")
+    lab.redis.delete(lab.key("lobby", "trimmed"), lab.key("lobby", "log:"))
+    assert lab.send("lobby", "again").id > 10**12
+
+
 @pytest.mark.parametrize("name", ["read:", "meta"])
 def test_positions_lost_alone_are_reported_as_new(lab: Lab, name: str) -> None:
     cursor = lab.check("bob", "lobby").cursor
