@@ -31,8 +31,6 @@ class Report:
     """What a sweep did, or would do.
 
     Attributes:
-        sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
-        dry_run: nothing was removed; the counts say what would have been.
         channels: removed.
         messages: removed; for channels, those that were still in them.
         clients: forgotten.
@@ -41,10 +39,10 @@ class Report:
         busy: shards that another run of this sweep was working on ("already running").
         seconds: the run took.
         completed: nothing that was due is left, and no shard was busy.
+        dry_run: nothing was removed; the counts say what would have been.
+        sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
     """
 
-    sweep: str
-    dry_run: bool = False
     channels: int = 0
     messages: int = 0
     clients: int = 0
@@ -53,6 +51,8 @@ class Report:
     busy: int = 0
     seconds: float = 0.0
     completed: bool = True
+    dry_run: bool = False
+    sweep: str
 
     def __str__(self) -> str:
         """Return the report as one line, zeros left out."""

@@ -102,7 +102,8 @@ def supervise() -> int:
     celery = f"exec {shlex.quote(str(BIN / 'celery'))} -A tasks"
     manager.add_process("worker", f"{celery} worker --loglevel=INFO --without-gossip --without-mingle")
     manager.add_process("beat", f"{celery} beat --loglevel=INFO --pidfile=")
-    manager.add_process("flower", f"{celery} flower --address={FLOWER[0]} --port={FLOWER[1]}")
+    columns = "name,state,kwargs,result,received,runtime,worker"  # the reports at a glance
+    manager.add_process("flower", f"{celery} flower --address={FLOWER[0]} --port={FLOWER[1]} --tasks-columns={columns}")
     manager.loop()
     return int(manager.returncode or 0)
 
