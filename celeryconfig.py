@@ -69,7 +69,7 @@ task_send_sent_event = True
 task_track_started = True
 
 # Beat keeps no file: intervals start anew when it does, so there is nothing to corrupt and no folder to be writable.
-beat_scheduler = "celery.beat:Scheduler"
+beat_scheduler = "tasks._scheduler:Scheduler"
 beat_max_loop_interval = 5  # seconds; the default of 300 answers a stopped clock or a signal late
 timezone = "UTC"  # of cron expressions
 enable_utc = True

@@ -11,4 +11,10 @@ from tasks._config import beat_schedule
 __all__ = ["app", "beat_schedule"]
 
 # Not the current app: a team that adds the tasks to its own app imports this package too.
-app = Celery("tasks", config_source="celeryconfig", include=["tasks.cleaning"], set_as_current=False)
+app = Celery(
+    "tasks",
+    config_source="celeryconfig",
+    include=["tasks.cleaning", "tasks._logs", "tasks._policy"],
+    amqp="tasks._broker:AMQP",
+    set_as_current=False,
+)

@@ -51,24 +51,39 @@ def clean_clients(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
 def _sweep(
     task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run a sweep with the settings of this process and the overrides of this call; return its report."""
-    allowed = sorted(set(inspect.signature(clean).parameters) - OURS)
-    unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
-    if unknown:
-        message = f"{', '.join(unknown)}: no argument of {task.name}, must be keywords among {', '.join(allowed)}"
-        raise InvalidArgumentError(message)
+    """Be the body of a task: run its sweep, log its report and return it as JSON."""
 
     def progress(done: int, total: int) -> None:
         task.send_event("task-progress", done=done, total=total)
 
-    client, settings = _chat_redis()
-    report = clean(client, settings=settings, time_budget=TIME_BUDGET, progress=progress, **overrides)
+    report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)
     return dataclasses.asdict(report)
 
 
+def run(
+    clean: Callable[..., cleaning.Report],
+    overrides: dict[str, Any],
+    *args: Any,
+    time_budget: float | None = TIME_BUDGET,
+    progress: Callable[[int, int], object] | None = None,
+) -> cleaning.Report:
+    """Run a sweep with the settings of this process and the overrides of this call.
+
+    Raises:
+        InvalidArgumentError: an argument that the sweep has not, or a value that is not allowed.
+    """
+    allowed = sorted(set(inspect.signature(clean).parameters) - OURS)
+    unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
+    if unknown:
+        message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"
+        raise InvalidArgumentError(message)
+    client, settings = chat_redis()
+    return clean(client, settings=settings, time_budget=time_budget, progress=progress, **overrides)
+
+
 @cache
-def _chat_redis() -> tuple[Redis, Settings]:
+def chat_redis() -> tuple[Redis, Settings]:
     """Return this process's client and settings, made at its first task: after the fork, not before."""
     settings = Settings.from_env()
     return connect(settings.redis_url), settings

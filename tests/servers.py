@@ -61,7 +61,9 @@ class Server:
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": ""} | self.options
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([BINARIES[self.engine], *words], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [BINARIES[self.engine], *words], stdout=log, stderr=log, start_new_session=True
+            )
         eventually(self.answers)
         return self
 

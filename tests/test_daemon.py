@@ -111,7 +111,7 @@ def test_a_dry_run_by_hand_removes_nothing(daemon: Daemon) -> None:
         ({"backlog": -1}, "backlog is -1, must be a whole number of at least 0"),
         ({"backlog": "many"}, "backlog is 'many'"),
         ({"message_timeout": -0.5}, "message_timeout is -0.5"),
-        ({"bogus": 1}, "bogus: no argument of tasks.clean_backlog, must be keywords among backlog, dry_run"),
+        ({"bogus": 1}, "bogus: no argument of clean_backlog, must be keywords among backlog, dry_run"),
         ({"settings": {}}, "settings: no argument"),
         ({"shards": [99]}, "must be a list of numbers from 0 to 3"),
     ],
@@ -132,7 +132,7 @@ def test_a_bad_override_fails_at_once_and_removes_nothing(daemon: Daemon, overri
 def test_positional_arguments_are_refused_like_the_others(daemon: Daemon) -> None:
     task_id = daemon.celery("call", "tasks.clean_channels", "--args", "[0]").stdout.strip()
     stored = eventually(lambda: daemon.result(task_id))
-    assert "0: no argument of tasks.clean_channels, must be keywords among" in stored["result"]["exc_message"][0]
+    assert "0: no argument of clean_channels, must be keywords among" in stored["result"]["exc_message"][0]
 
 
 def test_a_worker_with_another_number_of_shards_refuses_its_tasks(daemon: Daemon) -> None:
