@@ -17,6 +17,7 @@ class LossyProxy:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.sockets: list[socket.socket] = [self.listener]
+        self.age = 0  # connections of an earlier age are half open: nothing goes through, nobody is told
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -31,18 +32,21 @@ class LossyProxy:
                 client, _ = self.listener.accept()
                 server = socket.create_connection(("127.0.0.1", self.server_port))
                 self.sockets += [client, server]
-                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+                threading.Thread(target=self._forward, args=(client, server, self.age), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client, self.age), daemon=True).start()
 
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _forward(self, client: socket.socket, server: socket.socket, age: int) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                server.sendall(data)
+                if age == self.age:
+                    server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+    def _answer(self, server: socket.socket, client: socket.socket, age: int) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                if age != self.age:
+                    continue
                 if self.lose and not is_handshake(data):
                     self.lose -= 1
                     self.lost += 1
