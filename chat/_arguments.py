@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from chat._errors import InvalidArgumentError
-from chat._keys import encode_name
+from chat._keys import encode_text
 
 __all__ = ["at_least", "milliseconds", "name_of"]
 
@@ -14,7 +14,7 @@ MAX_NAME = 200  # characters
 def name_of(kind: str, name: Any) -> bytes:
     """Return the encoded name of a channel, client or key: any str of 1 to 200 characters."""
     if isinstance(name, str) and 0 < len(name) <= MAX_NAME:
-        return encode_name(name)
+        return encode_text(name)
     was = f"{len(name)} characters long" if isinstance(name, str) else repr(name)
     message = f"{kind} is {was}, must be a str of 1 to {MAX_NAME} characters"
     raise InvalidArgumentError(message)

@@ -19,25 +19,25 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
 
 A channel exists while it has messages, is not idle, or has clients; `trimmed` has an entry for exactly as long.
 The ZSETs are due-indexes: a sweep asks them what is due and touches nothing else.
-Time is the server's, in ms. Names are UTF-8, lone surrogates passed through.
+Time is the server's, in ms. Text is UTF-8, lone surrogates passed through.
 """
 
 from zlib import crc32
 
-__all__ = ["Keys", "decode_name", "encode_name"]
+__all__ = ["Keys", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
 AFTER_READ_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
 
 
-def encode_name(name: str) -> bytes:
-    """Return a channel's or client's name as it stands in Redis."""
-    return name.encode("utf-8", "surrogatepass")
+def encode_text(text: str) -> bytes:
+    """Return a name or a body as it stands in Redis."""
+    return text.encode("utf-8", "surrogatepass")
 
 
-def decode_name(name: bytes) -> str:
-    """Return the name that `encode_name` was given."""
-    return name.decode("utf-8", "surrogatepass")
+def decode_text(stored: bytes) -> str:
+    """Return the text that `encode_text` was given."""
+    return stored.decode("utf-8", "surrogatepass")
 
 
 class Keys:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chat._errors import InvalidArgumentError, InvalidCursorError, MessageTooLongError
+from chat._keys import decode_text, encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,6 @@ MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-(0|[1-9][0-9]{0,14})", re.ASCII)
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_dumps_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _loads = json.JSONDecoder().decode
 
 
@@ -77,7 +77,7 @@ def encode_body(body: Any, max_bytes: int) -> bytes:
         MessageTooLongError: it encodes to more than `max_bytes`.
     """
     try:
-        encoded = _encode(body)
+        encoded = encode_text(_dumps(body))
     except (TypeError, ValueError, RecursionError) as error:
         message = f"the body is not JSON: {error}"
         raise InvalidArgumentError(message) from None
@@ -88,17 +88,10 @@ def encode_body(body: Any, max_bytes: int) -> bytes:
         if _depth(encoded) > MAX_DEPTH:
             message = f"the body nests deeper than {MAX_DEPTH} levels"
             raise InvalidArgumentError(message)
-        if _loads(encoded.decode()) != body:
+        if _loads(decode_text(encoded)) != body:
             message = "the body would come back as another value: JSON has lists, no tuples, and only str keys"
             raise InvalidArgumentError(message)
     return encoded
-
-
-def _encode(body: Any) -> bytes:
-    try:
-        return _dumps(body).encode()
-    except UnicodeEncodeError:  # a lone surrogate: JSON can say it, UTF-8 cannot
-        return _dumps_ascii(body).encode()
 
 
 def _depth(encoded: bytes) -> int:
@@ -115,7 +108,7 @@ def _depth(encoded: bytes) -> int:
 def decode_entry(message_id: int, entry: bytes) -> Message:
     """Return the message of a log entry, ``<sent ms>:<json>``."""
     sent_ms, _, body = entry.partition(b":")
-    return Message(message_id, time_of(int(sent_ms)), _loads(body.decode()))
+    return Message(message_id, time_of(int(sent_ms)), _loads(decode_text(body)))
 
 
 def decode_check(channel: bytes, reply: list[Any]) -> Check:

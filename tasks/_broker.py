@@ -1,16 +1,41 @@
-"""The broker connection of worker and beat: it comes back soon after Redis does, and no task in hand is lost."""
+"""The broker connection of worker and beat: no outage of Redis ends it for long, and no message in the queue."""
 
 from __future__ import annotations
 
 from functools import cache
+from queue import Empty
 from typing import Any
 
 from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  ours replaces it under its name
+from celery.utils.log import get_logger
 from kombu.connection import Connection as KombuConnection
 
 __all__ = ["AMQP", "Connection"]
 
+log = get_logger(__name__)
+
 LONGEST_PAUSE = 4  # seconds between two attempts to connect; kombu's grow to 30
+
+
+class Wary:
+    """Mixed into a channel: what is no task message is dropped with one line, and the worker goes on.
+
+    kombu and Celery take for granted that the queue holds what Celery put there. Anything else is an error that
+    ends the worker, and some of it comes back to end the next one. There is no hook before that place.
+    """
+
+    qos: Any
+    basic_reject: Any
+
+    def _brpop_read(self, **options: Any) -> Any:
+        before = set(self.qos._delivered)
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]  # the channel's
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            for tag in set(self.qos._delivered) - before:
+                self.basic_reject(tag, requeue=False)
+            log.error("dropped what is no task message: %r", error)
+            raise Empty from None
 
 
 class Lasting:
@@ -33,17 +58,18 @@ class Lasting:
 
 
 @cache
-def lasting(transport: type) -> type:
-    """Return a transport class with `Lasting` mixed in."""
-    return type(f"Lasting{transport.__name__}", (Lasting, transport), {})
+def robust(transport: Any) -> Any:
+    """Return a Redis transport class with what is above mixed in."""
+    channel = type(f"Wary{transport.Channel.__name__}", (Wary, transport.Channel), {})
+    return type(f"Lasting{transport.__name__}", (Lasting, transport), {"Channel": channel})
 
 
 class Connection(KombuConnection):
-    """kombu's connection, with shorter pauses while the broker is away and a transport that lasts."""
+    """kombu's connection, with shorter pauses while the broker is away and a robust transport."""
 
-    def get_transport_cls(self) -> type:
+    def get_transport_cls(self) -> Any:
         """Return the class of the broker's transport."""
-        return lasting(super().get_transport_cls())  # type: ignore[no-untyped-call]
+        return robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Try until connected, as kombu does, but every few seconds."""

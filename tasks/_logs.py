@@ -19,7 +19,12 @@ __all__ = ["OneLine"]
 PAUSE = 30  # seconds until the same event is written again
 LONGEST = 300  # characters of a line
 KNOWN = (RedisError, OperationalError, OSError)  # say all in their message, wherever they were raised
-TALKATIVE = ("celery.worker.consumer", "tasks._scheduler")  # say again at each attempt, or in many lines
+TALKATIVE = (  # say it at each attempt, or in many lines
+    "celery.worker.consumer",
+    "py.warnings",
+    "tasks._broker",
+    "tasks._scheduler",
+)
 
 
 class OneLine(logging.Filter):
@@ -58,6 +63,7 @@ def fold(record: logging.LogRecord, error: BaseException | None) -> str:
 
 def install(logger: logging.Logger, **_: Any) -> None:
     """Give the handlers that worker and beat log through the filter."""
+    logging.captureWarnings(capture=True)
     for handler in logger.handlers:
         if not any(isinstance(one, OneLine) for one in handler.filters):
             handler.addFilter(OneLine())

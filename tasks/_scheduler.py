@@ -38,6 +38,8 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
                 self._clean_here(entry)
             else:
                 log.warning("%s", error)
+        else:
+            log.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
 
     def _clean_here(self, entry: Any) -> None:
         """Run the sweep of an entry, whose task another app may have added to ours."""

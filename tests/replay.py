@@ -38,7 +38,7 @@ from servers import BINARIES, Program, Server, beat, eventually, worker
 from tqdm import tqdm
 
 from chat import Chat, Settings
-from chat._keys import decode_name, encode_name
+from chat._keys import decode_text, encode_text
 from chat.connection import connect
 from chat.stats import read_stats
 from tasks import app
@@ -296,7 +296,7 @@ class Crew:
 
 def part_of(name: str, count: int) -> int:
     """Return which of so many processes a channel or client belongs to."""
-    return crc32(encode_name(name)) % count
+    return crc32(encode_text(name)) % count
 
 
 # The accounts
@@ -423,7 +423,7 @@ class Audit:
             yield "no channel over the backlog after the last sweep", f"{channel!r}: {len(entries)}"
         if size != len(entries) or updated != times[-1] or oldest > times[0] or times != sorted(times):
             yield "`sizes`, `updated` and `heads` fit the log", f"{channel!r}: {index}"
-        if trimmed + len(entries) != self.sent.ids[decode_name(channel)][-1]:
+        if trimmed + len(entries) != self.sent.ids[decode_text(channel)][-1]:
             yield "`trimmed` and the log end at the last id", f"{channel!r}: {trimmed} + {len(entries)}"
 
     def scores(self, key: bytes) -> dict[bytes, float]:
