@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Message", "decode_check", "decode_cursor", "encode_body"]
 
 MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
-CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-(0|[1-9][0-9]{0,14})", re.ASCII)
+# epoch, channel, time and id of the last message read
+CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _loads = json.JSONDecoder().decode
@@ -113,18 +114,18 @@ def decode_entry(message_id: int, entry: bytes) -> Message:
 
 def decode_check(channel: bytes, reply: list[Any]) -> Check:
     """Return the check of ``check.lua``'s reply."""
-    epoch, new, missed, more, position, *entries = reply
+    epoch, new, missed, more, position, sent_ms, *entries = reply
     first = position - len(entries) + 1
     messages = tuple(decode_entry(first + index, entry) for index, entry in enumerate(entries))
-    cursor = f"{epoch.decode()}-{crc32(channel):08x}-{position}"
+    cursor = f"{epoch.decode()}-{crc32(channel):08x}-{sent_ms}-{position}"
     return Check(messages, bool(new), missed, bool(more), cursor)
 
 
-def decode_cursor(channel: bytes, cursor: Any) -> tuple[str, int]:
-    """Return the epoch and position of a cursor; no epoch when it is another channel's."""
+def decode_cursor(channel: bytes, cursor: Any) -> tuple[str, int, int]:
+    """Return the epoch, position and time (ms) of a cursor; no epoch when it is another channel's."""
     match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
         message = f"after is {str(cursor)[:80]!r}, must be the cursor of an earlier check, or None"
         raise InvalidCursorError(message)
-    epoch, of_channel, position = match.groups()
-    return (epoch if int(of_channel, 16) == crc32(channel) else ""), int(position)
+    epoch, of_channel, sent_ms, position = match.groups()
+    return (epoch if int(of_channel, 16) == crc32(channel) else ""), int(position), int(sent_ms)

@@ -42,9 +42,9 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
             log.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
 
     def _clean_here(self, entry: Any) -> None:
-        """Run the sweep of an entry, whose task another app may have added to ours."""
-        clean = getattr(cleaning, entry.task.rpartition(".")[2], None)
-        if clean is None:
+        """Run the sweep of an entry; another app may have added tasks of its own, which need a worker."""
+        clean = getattr(cleaning, entry.task.removeprefix("tasks."), None)
+        if not entry.task.startswith("tasks.clean_") or clean is None:
             log.warning("Redis is full: %s cannot be sent", entry.name)
             return
         try:

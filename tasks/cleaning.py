@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.utils.log import get_task_logger
+from kombu.exceptions import OperationalError
 
 from chat import ChatError, InvalidArgumentError, Settings, cleaning
 from chat.connection import connect
@@ -54,7 +56,8 @@ def _sweep(
     """Be the body of a task: run its sweep, log its report and return it as JSON."""
 
     def progress(done: int, total: int) -> None:
-        task.send_event("task-progress", done=done, total=total)
+        with suppress(OperationalError):  # nobody's progress bar stops a sweep
+            task.send_event("task-progress", done=done, total=total)
 
     report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)

@@ -444,3 +444,27 @@ def meanwhile(act: Callable[[], Any], then: Callable[..., Any]) -> Callable[...,
         return then(*args)
 
     return both
+
+
+# a server whose clock steps back, as in a failover to a slower host
+
+
+def test_a_client_seen_by_a_clock_ahead_is_kept_and_forgotten_by_the_slower_one(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.away("bob", "lobby", -3600)
+    assert clean_clients(lab.redis).clients == 0
+    assert not lab.check("bob", "lobby").new
+    lab.away("bob", "lobby", 301)
+    assert clean_clients(lab.redis).clients == 1
+
+
+def test_a_channel_written_by_a_clock_ahead_loses_nothing(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    sent = lab.send_all("lobby", 3)
+    lab.idle("lobby", -3600)
+    lab.aged("lobby", -3600)
+    sent += lab.send_all("lobby", 2, start=4)
+    for clean in ALL:
+        clean(lab.redis, **({"message_timeout": 60} if clean is clean_backlog else {}))
+    check = lab.check("bob", "lobby")
+    assert (check.missed, bodies(check)) == (0, sent)

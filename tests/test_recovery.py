@@ -63,6 +63,35 @@ def test_from_a_position_that_does_not_exist_yet_the_client_gets_all_as_new(lab:
     assert (check.new, bodies(check)) == (True, ["m1", "m2"])
 
 
+def snapshot(lab: Lab) -> dict[bytes, tuple[int, bytes]]:
+    return {key: (max(0, lab.redis.pttl(key)), lab.redis.dump(key)) for key in lab.redis.keys()}
+
+
+def restore(lab: Lab, saved: dict[bytes, tuple[int, bytes]]) -> None:
+    lab.redis.flushdb()
+    for key, (ttl, value) in saved.items():
+        lab.redis.restore(key, ttl, value)
+
+
+@pytest.mark.parametrize("sent_since", [0, 1, 2, 4])
+@pytest.mark.parametrize("read_last", [True, False])
+def test_a_cursor_from_after_an_old_snapshot_is_never_taken_for_caught_up(
+    lab: Lab, sent_since: int, *, read_last: bool
+) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 1)
+    saved = snapshot(lab)
+    lab.send_all("lobby", 2, start=2)
+    cursor = lab.check("bob", "lobby").cursor
+    if read_last:
+        cursor = lab.check("bob", "lobby").cursor  # nothing new: it still knows what it read last
+    restore(lab, saved)
+    lab.idle("lobby", -1)  # another moment
+    sent = [lab.send("lobby", f"other {number}").body for number in range(sent_since)]
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, bodies(check)) == (True, (["m1", *sent])[-5:])
+
+
 def test_the_same_position_with_nothing_new_is_caught_up(lab: Lab) -> None:
     lab.send_all("lobby", 2)
     cursor = lab.check("bob", "lobby").cursor

@@ -7,12 +7,13 @@
 --       token             unique to this call; the same on its repeat
 --       limit             messages at most, 0 for all that is stored
 --       history           latest messages a new client gets
---       epoch, position   of the caller's cursor; both absent without one
--- Returns {epoch, new 0|1, missed, more 0|1, position, entry...}, entries oldest first as in the log
+--       epoch, position, sent_ms   of the caller's cursor; all absent without one
+-- Returns {epoch, new 0|1, missed, more 0|1, position, sent_ms of the message there or 0, entry...},
+--         entries oldest first as in the log
 local log, seen, read, sizes, polled, trimmed, meta = unpack(KEYS)
 local channel, client, token = unpack(ARGV, 1, 3)
 local limit, history = tonumber(ARGV[4]), tonumber(ARGV[5])
-local after_epoch, after = ARGV[6], tonumber(ARGV[7])
+local after_epoch, after, after_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local FORGOTTEN = 1e9 -- a position this far behind is from before `trimmed` was lost, not a slow reader's
 
 local time = redis.call('TIME')
@@ -42,13 +43,21 @@ elseif size == 0 then
 end
 local last = base + size
 
+-- The time of the message with an id: it tells a message from another one that got its id in another history.
+local function sent_ms(id)
+  local entry = id > base and redis.call('LINDEX', log, id - base - 1)
+  return entry and tonumber(entry:match('^%d+')) or 0
+end
+
 -- Where does this client stand? `from` is what it has read, `stop` how far this call may go.
 local flag, position, before, last_token = (state or ''):match('^(n?)(%d+) (%d+) (.*)$')
 local new, from, stop = false, tonumber(position), last
 if last_token == token then -- the reply to this very call was lost: say the same again
   new, from, stop = flag == 'n', tonumber(before), math.min(math.max(from, base), last)
 elseif after then
-  from = after_epoch == epoch and after or -1
+  local known = after_epoch == epoch and after <= last
+  if known and after > base and after_ms > 0 then known = after_ms == sent_ms(after) end
+  from = known and after or -1
 elseif not state then
   new, from = true, last - math.min(history, size)
 end
@@ -65,7 +74,7 @@ redis.call('HSET', read, client, string.format('%s%d %d ', new and 'n' or '', st
 redis.call('ZADD', seen, now_ms, client)
 redis.call('ZADD', polled, 'NX', now_ms, channel)
 
-local reply = { epoch, new and 1 or 0, missed, stop < last and 1 or 0, stop }
+local reply = { epoch, new and 1 or 0, missed, stop < last and 1 or 0, stop, sent_ms(stop) }
 if stop > first then
   for _, entry in ipairs(redis.call('LRANGE', log, first - base, stop - base - 1)) do
     reply[#reply + 1] = entry
