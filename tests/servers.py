@@ -122,9 +122,9 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(steers)} | {"PYTHONPATH": str(ROOT)}
 
 
-def worker(folder: Path, environment: dict[str, str], name: str = "worker") -> Program:
+def worker(folder: Path, environment: dict[str, str], name: str = "worker", *options: str) -> Program:
     arguments = ["-m", "celery", "-A", "tasks", "worker", "-l", "INFO", "--without-gossip", "--without-mingle"]
-    return Program(name, [*arguments, "-n", f"{name}@%h"], environment, folder)
+    return Program(name, [*arguments, "-n", f"{name}@%h", *options], environment, folder)
 
 
 def beat(folder: Path, environment: dict[str, str], name: str = "beat") -> Program:

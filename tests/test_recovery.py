@@ -108,6 +108,22 @@ def test_a_cursor_of_a_lost_history_is_never_taken_for_caught_up(lab: Lab) -> No
     assert (check.new, bodies(check)) == (True, ["m1", "m2", "m3"])
 
 
+def test_a_flush_between_any_two_calls_is_survived(lab: Lab) -> None:
+    calls = [
+        lambda: lab.send("lobby", "x").id == 1,
+        lambda: lab.check("bob", "lobby").new,
+        lambda: cleaning.clean_channels(lab.redis, settings=lab.settings).completed,
+        lambda: cleaning.clean_backlog(lab.redis, settings=lab.settings, message_timeout=1).completed,
+        lambda: cleaning.clean_clients(lab.redis, settings=lab.settings).completed,
+    ]
+    for first in calls:
+        for second in calls:
+            lab.redis.flushall()
+            assert first()
+            lab.redis.flushall()
+            assert second()
+
+
 def test_a_cursor_of_another_channel_is_a_foreign_history(lab: Lab) -> None:
     same_shard = next(
         f"c{number}" for number in range(999) if lab.key(f"c{number}", "meta") == lab.key("lobby", "meta")
