@@ -116,6 +116,19 @@ class Program:
         return code
 
 
+def run(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENTS`` to its end, with no other settings than those given."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=clean_environment() | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
 def clean_environment() -> dict[str, str]:
     """Return this environment without what would steer the product."""
     steers = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import Server, clean_environment
+from servers import Server, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,18 +19,11 @@ Clean = tuple[int, str, str]
 def clean(redis: Redis, server: Server) -> Callable[..., tuple[int, str, str]]:
     assert not redis.dbsize()
 
-    def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
-        result = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "tasks", "clean", *arguments],
-            env=clean_environment() | {"REDIS_URL": server.url} | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def clean(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        result = run("-m", "celery", "-A", "tasks", "clean", *arguments, **{"REDIS_URL": server.url} | environment)
         return result.returncode, result.stdout, result.stderr
 
-    return run
+    return clean
 
 
 def test_all_three_run_by_the_settings_without_broker_or_worker(clean: Callable[..., Clean], lab: Lab) -> None:

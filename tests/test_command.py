@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from lab import Lab
-from servers import Program, Server, clean_environment, eventually
+from servers import Program, Server, eventually, run
 
 from chat.__main__ import _printable, _public
 
@@ -26,15 +24,7 @@ class Shell:
         self.environment = {"REDIS_URL": server.url}
 
     def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        result = subprocess.run(
-            [sys.executable, "-m", "chat", *arguments],
-            env=clean_environment() | self.environment | environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        result = run("-m", "chat", *arguments, folder=self.folder, **self.environment | environment)
         return result.returncode, result.stdout, result.stderr
 
 

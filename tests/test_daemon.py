@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, bodies
 from redis import Redis
-from servers import ROOT, Program, Server, beat, clean_environment, eventually, worker
+from servers import ROOT, Program, Server, beat, eventually, run, worker
 
 from chat import Settings
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -33,15 +32,7 @@ class Daemon:
         self.worker = worker(folder, self.environment)
 
     def celery(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
-            env=clean_environment() | self.environment | environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run("-m", "celery", "-A", "tasks", *arguments, folder=self.folder, **self.environment | environment)
 
     def call(self, task: str, **overrides: Any) -> dict[str, Any]:
         """Call a task by hand and return what Celery stored of its end."""
@@ -213,8 +204,7 @@ def test_only_json_is_accepted(daemon: Daemon) -> None:
 
 def test_importing_the_app_touches_no_redis() -> None:
     code = "import tasks, tasks.cleaning, celeryconfig; print(tasks.app.main)"
-    environment = clean_environment() | {"REDIS_URL": "redis://127.0.0.1:1/0"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    result = run("-c", code, REDIS_URL="redis://127.0.0.1:1/0")
     assert result.stdout.strip() == "tasks"
 
 

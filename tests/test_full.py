@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +10,12 @@ import pytest
 from lab import Lab, bodies
 from redis import Redis
 from redis.exceptions import ResponseError
-from servers import BINARIES, Program, Server, beat, clean_environment, eventually, worker
+from servers import BINARIES, Program, Server, beat, eventually, run, worker
 
 from chat import ChatFullError
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -63,14 +62,7 @@ class Full:
         ]
 
     def celery(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
-            env=clean_environment() | self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run("-m", "celery", "-A", "tasks", *arguments, **self.environment)
 
 
 @pytest.fixture(params=BINARIES)

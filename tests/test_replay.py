@@ -3,22 +3,20 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import BINARIES, ROOT, clean_environment
+from servers import BINARIES, ROOT, run
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 SERVERS = {"valkey": "embedded", "redis": "redis-server"}
 
 
 def replay(log: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tests" / "replay.py"), str(log), *arguments]
-    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=110, check=False)
+    return run(str(ROOT / "tests" / "replay.py"), str(log), *arguments)
 
 
 @pytest.fixture
