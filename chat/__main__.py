@@ -118,8 +118,11 @@ def _watch(options: argparse.Namespace, settings: Settings) -> None:
         raise InvalidArgumentError(message)
     chat = _chat(settings)
     _say(f"watching {options.channel} as {options.client}, Ctrl-C stops")
+    cursor = None  # of what was printed: a client that was forgotten between two checks goes on from there
     while True:
-        _print_check(chat.check_messages(options.client, options.channel, history=options.history), options)
+        check = chat.check_messages(options.client, options.channel, history=options.history, after=cursor)
+        _print_check(check, options)
+        cursor = check.cursor
         time.sleep(options.every)
 
 

@@ -1,14 +1,14 @@
 """What callers may pass: each check returns its value ready for Redis, or raises what was and what is allowed."""
 
-import math
 from typing import Any
 
 from chat._errors import InvalidArgumentError
 from chat._keys import encode_text
 
-__all__ = ["at_least", "milliseconds", "name_of"]
+__all__ = ["LONGEST", "at_least", "milliseconds", "name_of"]
 
 MAX_NAME = 200  # characters
+LONGEST = 1e10  # seconds; three hundred years
 
 
 def name_of(kind: str, name: Any) -> bytes:
@@ -30,7 +30,7 @@ def at_least(low: int, kind: str, value: Any, otherwise: str = "") -> int:
 
 def milliseconds(kind: str, seconds: Any) -> int:
     """Return a span of time given in seconds, 0 or more, in ms."""
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < math.inf:
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= LONGEST:
         return round(seconds * 1000)
     message = f"{kind} is {seconds!r}, must be a number of seconds, 0 or more"
     raise InvalidArgumentError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,7 +59,8 @@ class Chat:
             channel: name, 1 to 200 characters.
             body: any JSON value, at most ``max_message_bytes`` long as JSON.
             key: makes the caller's own retries harmless: for ``dedupe_seconds`` the same key in the same
-                channel stores nothing and returns the first message's id and time. 1 to 200 characters.
+                channel stores nothing and returns the first message's id, and its time while it is stored.
+                1 to 200 characters.
 
         Returns:
             The message as stored, with its id and time.
@@ -78,12 +80,11 @@ class Chat:
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
             digest = blake2b(encoded, digest_size=16).hexdigest().encode()
         args = (channel_name, encoded, token, digest, self._settings.hard_backlog, self._dedupe_ms)
-        if not self._confirmed:
-            self._confirm()
         try:
+            self._confirm()
             message_id, sent_ms = SEND(self._client, self._keys.for_send(channel_name), args)
         except OutOfMemoryError as error:
-            message = "Redis is out of memory, nothing was stored: clean, raise maxmemory, or keep less"
+            message = "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
             raise ChatFullError(message) from error
         if not message_id:
             message = f"key {key!r} was used for another body in channel {channel!r}, must be new for each message"
@@ -127,11 +128,12 @@ class Chat:
         )
         if after is not None:
             args += decode_cursor(channel_name, after)
-        if not self._confirmed:
+        with suppress(OutOfMemoryError):  # a full Redis without the layout yet: reading goes on
             self._confirm()
         return decode_check(channel_name, CHECK(self._client, self._keys.for_check(channel_name), args))
 
     def _confirm(self) -> None:
-        """Before the first call of this object, make sure of the layout."""
-        confirm_shards(self._client, self._keys, fix=True)
-        self._confirmed = True
+        """Make sure of the layout, before the first call of this object."""
+        if not self._confirmed:
+            confirm_shards(self._client, self._keys, fix=True)
+            self._confirmed = True

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 
+from chat._arguments import LONGEST
 from chat._errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Settings"]
 
 CRON_FIELDS = 5
 SHARDS_LIMIT = 16384  # a cluster has that many slots: more shards than slots spread nothing further
-PASSWORD = re.compile(r"//[^/@]*@")  # is not shown in errors
+PASSWORD = re.compile(r"//.*@")  # is not shown in errors
 PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash tag is the shard's
 
 
@@ -39,7 +39,7 @@ def _seconds(*, zero: bool = False) -> Any:
         number = float(value) if isinstance(value, str) else value
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError  # noqa: TRY004  one refusal for all of it
-        if not (0 if zero else 0.001) <= number < math.inf:
+        if not (0 if zero else 0.001) <= number <= LONGEST:
             raise ValueError
         return number
 
@@ -56,8 +56,12 @@ def _schedule(value: Any) -> float | str:
 def _redis_url(value: Any) -> str:
     parts = urlsplit(value)
     where = parts.path if parts.scheme == "unix" else parts.hostname
-    if parts.scheme not in {"redis", "rediss", "unix"} or not where:
-        raise ValueError
+    options = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    database = options.pop("db", ["0"])[0] if parts.scheme == "unix" else parts.path.strip("/") or "0"
+    if parts.scheme == "rediss":
+        options = {name: value for name, value in options.items() if not name.startswith("ssl_")}
+    if parts.scheme not in {"redis", "rediss", "unix"} or not where or not database.isdecimal() or options:
+        raise ValueError  # redis-py's other options mean nothing to Celery
     parts.port  # noqa: B018  raises for a port that is none
     return str(value)
 
@@ -153,6 +157,7 @@ class Settings:
             SettingsError: a value that is not allowed; one line with its name.
         """
         if environ is None:
-            environ = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()} | dict(os.environ)
+            from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
+            environ = from_file | {k: v for k, v in os.environ.items() if v}
         given: dict[str, Any] = {item.name: environ.get(item.metadata["name"], "").strip() for item in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value})

@@ -63,7 +63,7 @@ def read_stats(client: Redis, *, settings: Settings | None = None) -> list[Shard
         ShardStats(
             shard=shard,
             channels=sizes[2 * shard],
-            clients=int(sizes[2 * shard + 1] or 0),
+            clients=max(0, int(sizes[2 * shard + 1] or 0)),  # approximate after a key was lost
             idle=idle[shard],
             over_backlog=over_backlog[shard],
             too_old=too_old[shard] if settings.message_timeout else 0,

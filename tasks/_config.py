@@ -61,8 +61,10 @@ def _cron(sweep: str, expression: str) -> crontab:
 
 
 def celery_url(url: str) -> str:
-    """Return a redis-py URL as Celery spells it: they differ for unix sockets."""
+    """Return a redis-py URL as Celery spells it: they differ for unix sockets, and in what TLS must be told."""
     parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # redis-py's default, said aloud
     if parts.scheme != "unix":
         return url
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""

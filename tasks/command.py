@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from chat import ChatError, InvalidArgumentError, cleaning
+from chat import ChatError, InvalidArgumentError, SettingsError, cleaning
 from tasks.cleaning import run
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def report_code(work: Callable[[], cleaning.Report], *, as_json: bool) -> int:
     """Run one sweep, print its report and return its exit code."""
     try:
         report = work()
-    except InvalidArgumentError as error:
+    except (InvalidArgumentError, SettingsError) as error:
         click.echo(f"clean: {error}", err=True)
         return BAD_INPUT
     except (ChatError, RedisError) as error:

@@ -208,6 +208,13 @@ def test_importing_the_app_touches_no_redis() -> None:
     assert result.stdout.strip() == "tasks"
 
 
+@pytest.mark.parametrize("url", ["rediss://127.0.0.1:1/0", "unix:///nowhere.sock?db=2", "redis://:pw@127.0.0.1:1/3"])
+def test_celery_takes_every_kind_of_url_the_settings_do(url: str) -> None:
+    code = "import tasks; tasks.app.backend.client; print(tasks.app.connection().as_uri())"
+    result = run("-c", code, REDIS_URL=url)
+    assert result.returncode == 0, result.stderr
+
+
 def test_another_teams_app_takes_the_tasks_and_the_schedule_in(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from celery import Celery\n"

@@ -97,6 +97,15 @@ def test_a_refused_send_stores_nothing_and_checks_go_on(full: Full) -> None:
         full.redis.set("any other", "write")
 
 
+def test_a_full_redis_that_never_held_a_chat_refuses_in_the_same_words(full: Full) -> None:
+    full.redis.config_set("maxmemory", "1")
+    with pytest.raises(ChatFullError, match="nothing was stored"):
+        full.lab.send("lobby", "x")
+    assert full.lab.check("bob", "lobby").new
+    full.redis.config_set("maxmemory", "0")
+    assert full.lab.send("lobby", "x").id == 1
+
+
 def test_beat_and_worker_free_a_full_redis_with_no_human_and_lose_nothing_the_rules_keep(
     full: Full, programs: list[Program], tmp_path: Path
 ) -> None:

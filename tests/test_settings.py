@@ -43,6 +43,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CHAT_BACKLOG", "8")
     settings = Settings.from_env()
     assert (settings.backlog, settings.hard_backlog, settings.shards) == (8, 80, 4)
+    monkeypatch.setenv("CHAT_BACKLOG", "")
+    assert Settings.from_env().backlog == 7
 
 
 def test_the_defaults_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +61,11 @@ def test_an_empty_value_counts_as_not_set() -> None:
     [
         ("REDIS_URL", "localhost:6379", "redis://host:port/db, rediss://host:port/db or unix:///path?db=0"),
         ("REDIS_URL", "redis://:0:x/", "redis://"),
+        ("REDIS_URL", "redis://localhost:1/0?db=1", "redis://"),
+        ("REDIS_URL", "redis://localhost:1/zero", "redis://"),
+        ("REDIS_URL", "unix:///run/redis.sock?db=x", "redis://"),
         ("CHAT_BROKER_URL", "amqp://localhost", "redis://"),
+        ("CHAT_CHANNEL_TIMEOUT", "1e306", "a number of seconds above 0"),
         ("CHAT_PREFIX", "a{b}", "1 to 50 of letters, digits and _ . : -"),
         ("CHAT_SHARDS", "0", "a whole number from 1 to 16384"),
         ("CHAT_SHARDS", "abc", "a whole number"),
@@ -89,8 +95,8 @@ def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(
 
 def test_a_password_is_not_shown() -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env({"REDIS_URL": "http://me:secret@host/0"})
-    assert "secret" not in str(caught.value)
+        Settings.from_env({"REDIS_URL": "http://me:sec/ret@host/0"})
+    assert "ret" not in str(caught.value).split(", must")[0]
 
 
 @pytest.mark.parametrize("arguments", [{"backlog": "7"}, {"shards": True}, {"channel_timeout": None}, {"prefix": 3}])
@@ -135,6 +141,8 @@ def test_a_cron_expression_that_is_none_is_one_line() -> None:
     ("url", "spelled"),
     [
         ("redis://host:1/2", "redis://host:1/2"),
+        ("rediss://host:1/2", "rediss://host:1/2?ssl_cert_reqs=required"),
+        ("rediss://host:1/2?ssl_cert_reqs=none", "rediss://host:1/2?ssl_cert_reqs=none"),
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
         ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
     ],
