@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import pytest
 from lab import Lab
 from redis import Redis
-from servers import BINARIES, Server
+from servers import BINARIES, STEERS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # No setting of this machine steers a test.
-for name in [name for name in os.environ if name.startswith(("CHAT_", "CELERY_", "REDIS_"))]:
+for name in [name for name in os.environ if name.startswith(STEERS)]:
     del os.environ[name]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chat import Chat, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis import Redis
 
 
@@ -58,6 +61,15 @@ class Lab:
         found["trimmed"] = self.redis.hget(self.key(channel, "trimmed"), channel)
         found |= {name: self.redis.exists(self.key(channel, name)) or None for name in ("log:", "seen:", "read:")}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def at_once(work: Callable[[], Any], count: int = 4) -> None:
+    """Do the work in so many threads at once."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def bodies(check: Any) -> list[Any]:

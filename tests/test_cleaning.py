@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies, calls
+from lab import Lab, at_once, bodies, calls
 from redis import Redis
 
 from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
@@ -343,11 +342,7 @@ def test_two_sweeps_at_once_do_the_work_once(lab: Lab, clean: Callable[..., Repo
     reports: list[Report] = []
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     expected = counts(clean(lab.redis, dry_run=True, **arguments))
-    threads = [threading.Thread(target=lambda: reports.append(clean(lab.redis, **arguments))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda: reports.append(clean(lab.redis, **arguments)))
     reports.append(clean(lab.redis, **arguments))
     assert tuple(sum(column) for column in zip(*map(counts, reports), strict=True)) == expected
 

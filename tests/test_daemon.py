@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lab import Lab, bodies
 from redis import Redis
-from servers import ROOT, Program, Server, beat, eventually, run, worker
+from servers import ROOT, Program, Server, beat, eventually, every, run, worker
 
 from chat import Settings
 
@@ -149,8 +149,7 @@ def test_beat_runs_the_three_sweeps_and_workers_clean(daemon: Daemon) -> None:
     daemon.lab.send("old", "x")
     daemon.lab.idle("old", 901)
     daemon.lab.away("bob", "lobby", 301)
-    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.5" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
-    ticker = beat(daemon.folder, daemon.environment | every | {"CHAT_CLEAN_PARTS": "2"}).start()
+    ticker = beat(daemon.folder, daemon.environment | every(0.5) | {"CHAT_CLEAN_PARTS": "2"}).start()
     try:
         eventually(lambda: not daemon.lab.traces("old"))
         eventually(lambda: daemon.lab.redis.llen(daemon.lab.key("lobby", "log:")) == 100)
@@ -162,8 +161,7 @@ def test_beat_runs_the_three_sweeps_and_workers_clean(daemon: Daemon) -> None:
 
 def test_runs_that_waited_too_long_for_a_worker_are_dropped(server: Server, tmp_path: Path) -> None:
     environment = {"REDIS_URL": server.url, "CHAT_PREFIX": "late"}
-    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.2" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
-    ticker = beat(tmp_path, environment | every).start()
+    ticker = beat(tmp_path, environment | every(0.2)).start()
     with Redis(port=server.port) as redis:
         eventually(lambda: redis.llen("late:celery:pollchat") >= 12)
         ticker.stop()
@@ -224,11 +222,10 @@ def test_another_teams_app_takes_the_tasks_and_the_schedule_in(daemon: Daemon, t
         " include=['tasks.cleaning'])\n"
         "app.conf.beat_schedule = dict(tasks.beat_schedule(Settings.from_env()))\n"
     )
-    every = {f"CHAT_CLEAN_{sweep}_EVERY": "0.5" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
     daemon.lab.send("old", "x")
     daemon.lab.idle("old", 901)
     arguments = ["-m", "celery", "-A", "theirs", "worker", "-B", "-c", "1", "-s", str(tmp_path / "schedule")]
-    theirs = Program("theirs", arguments, daemon.environment | every, tmp_path).start()
+    theirs = Program("theirs", arguments, daemon.environment | every(0.5), tmp_path).start()
     eventually(lambda: not daemon.lab.traces("old"))
     theirs.stop()
 

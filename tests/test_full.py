@@ -10,7 +10,7 @@ import pytest
 from lab import Lab, bodies
 from redis import Redis
 from redis.exceptions import ResponseError
-from servers import BINARIES, Program, Server, beat, eventually, run, worker
+from servers import BINARIES, Program, Server, beat, eventually, every, run, worker
 
 from chat import ChatFullError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 BACKLOG = 5
-EVERY = {f"CHAT_CLEAN_{sweep}_EVERY": "1" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
 
 
 class Full:
@@ -32,7 +31,7 @@ class Full:
         self.server = server
         self.redis = Redis(port=server.port)
         self.lab = Lab(self.redis, backlog=BACKLOG, hard_backlog=0)
-        self.environment = {"REDIS_URL": server.url, "CHAT_BACKLOG": str(BACKLOG), "CHAT_HARD_BACKLOG": "0"} | EVERY
+        self.environment = {"REDIS_URL": server.url, "CHAT_BACKLOG": str(BACKLOG), "CHAT_HARD_BACKLOG": "0"} | every(1)
         self.sent: dict[str, list[str]] = defaultdict(list)
         self.count = 0
 

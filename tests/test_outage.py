@@ -11,7 +11,7 @@ import pytest
 from lab import Lab, bodies
 from proxy import LossyProxy
 from redis import Redis
-from servers import BINARIES, Program, Server, beat, eventually, worker
+from servers import BINARIES, Program, Server, beat, eventually, every, worker
 
 from chat import Settings, cleaning
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-EVERY = {f"CHAT_CLEAN_{sweep}_EVERY": "0.5" for sweep in ("CHANNELS", "BACKLOG", "CLIENTS")}
 
 
 class Site:
@@ -31,7 +29,7 @@ class Site:
         self.redis = Redis(port=server.port)
         self.lab = Lab(self.redis)
         self.programs: list[Program] = []
-        self.environment = {"REDIS_URL": server.url} | EVERY
+        self.environment = {"REDIS_URL": server.url} | every(0.5)
 
     def start(self, *options: str, beats: int = 1, workers: int = 1) -> None:
         for number in range(workers):

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies
+from lab import Lab, at_once, bodies
 from redis import Redis
 
 from chat import Chat, ChatError, InvalidArgumentError, KeyReusedError, MessageTooLongError
@@ -196,11 +195,7 @@ def test_four_threads_share_a_chat_and_ids_have_no_gap(lab: Lab) -> None:
     def run() -> None:
         ids.extend(lab.send("lobby", "x").id for _ in range(25))
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(run)
     assert sorted(ids) == list(range(1, 101))
 
 
