@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -15,16 +15,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError, ChatFullError, InvalidArgumentError, SettingsError
-from chat.connection import connect
+from chat._stats_command import pause_of, stats_command
+from chat.screen import printable, public
 from chat.settings import Settings
-from chat.stats import ShardStats, read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chat._messages import Check, Message
 
-LONGEST_PAUSE = 86400  # seconds between two checks of a watch
 OK, BAD_INPUT, UNREACHABLE, REFUSED = 0, 2, 3, 4
 
 EXAMPLES = """\
@@ -33,7 +32,7 @@ examples:
   chat check bob lobby
   chat check bob lobby --limit 10 --json
   chat watch bob lobby
-  chat stats --shards
+  chat stats --watch
 
 exit codes: 0 done, 2 bad input or setting, 3 Redis unreachable, 4 refused (Redis is full, say)
 Settings come from the environment or .env, REDIS_URL first of all."""
@@ -51,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(BAD_INPUT, str(error))
     except (RedisConnectionError, RedisTimeoutError) as error:
         reason = str(error).rstrip(".")
-        return _fail(
-            UNREACHABLE, f"no Redis at {_public(url)} ({reason}): start one with ./deploy/up, or set REDIS_URL"
-        )
+        return _fail(UNREACHABLE, f"no Redis at {public(url)} ({reason}): start one with ./deploy/up, or set REDIS_URL")
     except (ChatFullError, ChatError, RedisError) as error:
         return _fail(REFUSED, str(error))
     except BrokenPipeError:  # `chat check ... | head`
@@ -89,10 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--history", type=int, default=10, metavar="N", help="latest messages a new client gets (10)")
     watch.set_defaults(run=_watch)
 
-    stats = commands.add_parser("stats", help="print channels, clients and what is overdue")
+    stats = commands.add_parser("stats", help="print whether cleaning keeps up, and what is in the chat")
+    stats.add_argument("--watch", action="store_true", help="a live screen until Ctrl-C")
+    stats.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two screens (2)")
     stats.add_argument("--shards", action="store_true", help="a line for each shard")
     stats.add_argument("--json", action="store_true", help="one JSON object")
-    stats.set_defaults(run=_stats)
+    stats.set_defaults(run=stats_command)
     return parser
 
 
@@ -113,9 +112,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> None:
 
 
 def _watch(options: argparse.Namespace, settings: Settings) -> None:
-    if not 0 < options.every <= LONGEST_PAUSE:
-        message = f"--every is {options.every:g}, must be a number of seconds above 0, at most {LONGEST_PAUSE}"
-        raise InvalidArgumentError(message)
+    pause = pause_of(options)
     chat = _chat(settings)
     _say(f"watching {options.channel} as {options.client}, Ctrl-C stops")
     cursor = None  # of what was printed: a client that was forgotten between two checks goes on from there
@@ -123,24 +120,7 @@ def _watch(options: argparse.Namespace, settings: Settings) -> None:
         check = chat.check_messages(options.client, options.channel, history=options.history, after=cursor)
         _print_check(check, options)
         cursor = check.cursor
-        time.sleep(options.every)
-
-
-def _stats(options: argparse.Namespace, settings: Settings) -> None:
-    shards = read_stats(connect(settings.redis_url), settings=settings)
-    names = [field.name for field in dataclasses.fields(ShardStats) if field.name != "shard"]
-    total = {name: sum(getattr(shard, name) for shard in shards) for name in names}
-    if options.json:
-        each = {"shards": [dataclasses.asdict(shard) for shard in shards]} if options.shards else {}
-        print(json.dumps(total | each))
-        return
-    print("channels {channels}, clients {clients}".format(**total))
-    print("due to be cleaned, in channels:")
-    print("  idle {idle}, over backlog {over_backlog}, too old {too_old}, clients expired {expired}".format(**total))
-    if options.shards:
-        print("shard " + " ".join(f"{name:>12}" for name in names))
-        for shard in shards:
-            print(f"{shard.shard:5} " + " ".join(f"{getattr(shard, name):12}" for name in names))
+        time.sleep(pause)
 
 
 def _chat(settings: Settings) -> Chat:
@@ -160,18 +140,7 @@ def _print_check(check: Check, options: argparse.Namespace) -> None:
 
 
 def _line(message: Message) -> str:
-    return f"{message.id}  {message.sent_at.astimezone():%H:%M:%S}  {_printable(message.body)}"
-
-
-def _printable(body: Any) -> str:
-    """Return a body so that it cannot steer a terminal."""
-    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(body)
-
-
-def _public(url: str) -> str:
-    """Return a URL without its password."""
-    return url if "@" not in url else url.split("://", 1)[0] + "://...@" + url.rsplit("@", 1)[1]
+    return f"{message.id}  {message.sent_at.astimezone():%H:%M:%S}  {printable(message.body)}"
 
 
 def _say(line: str) -> None:

@@ -12,10 +12,14 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
     chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check
     chat:{s}:meta             HASH    epoch (random, made once), floor (highest id of any channel removed),
-                                      clients (connected, over all channels of the shard)
+                                      clients (connected), sent, removed (messages, ever; the rest is stored),
+                                      done:<index> -> ms when a sweep last found nothing due there
     chat:{s}:sent:0, sent:1   HASH    token -> id, in the even and odd dedupe windows; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
     chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
+    chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,
+                                      <sweep>:runs, :failures, :channels, :messages, :clients -> totals
+    chat:celery:pollchat      LIST    tasks that wait; chat:celery:unacked HASH  tasks that a worker holds
 
 A channel exists while it has messages, is not idle, or has clients; `trimmed` has an entry for exactly as long.
 The ZSETs are due-indexes: a sweep asks them what is due and touches nothing else.
@@ -51,6 +55,7 @@ class Keys:
     def __init__(self, prefix: str, shards: int) -> None:
         self.shards = shards
         self.layout = f"{prefix}:shards".encode()
+        self.runs = f"{prefix}:runs".encode()
         self._heads = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
         self._send_tails = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]
         self._check_tails = [self.of_shard(shard, *AFTER_READ_IN_CHECK) for shard in range(shards)]

@@ -12,7 +12,18 @@ from redis.exceptions import NoScriptError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CHECK", "DUE", "FORGET_CLIENTS", "REMOVE_CHANNELS", "SEND", "TRIM_BACKLOGS", "Call", "Script"]
+__all__ = [
+    "CHECK",
+    "DUE",
+    "FORGET_CLIENTS",
+    "NOTE_RUN",
+    "RAW",
+    "REMOVE_CHANNELS",
+    "SEND",
+    "TRIM_BACKLOGS",
+    "Call",
+    "Script",
+]
 
 Call = tuple[tuple[bytes, ...], tuple[Any, ...]]
 RAW = {NEVER_DECODE: True}  # bodies and names are bytes to us, whatever the client was told to decode
@@ -57,3 +68,4 @@ DUE = Script("due")
 REMOVE_CHANNELS = Script("remove_channels")
 TRIM_BACKLOGS = Script("trim_backlogs")
 FORGET_CLIENTS = Script("forget_clients")
+NOTE_RUN = Script("note_run")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from chat._arguments import at_least, milliseconds
 from chat._errors import InvalidArgumentError
-from chat._keys import Keys
+from chat._keys import Keys, decode_text
 from chat._layout import confirm_shards
+from chat._report import Report
+from chat._runs import recorded
 from chat._scripts import DUE, Script
 from chat.settings import Settings
 
@@ -19,51 +22,12 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-__all__ = ["Report", "Rule", "Sweep"]
+__all__ = ["Rule", "Sweep"]
 
 LEASE_MS = 30_000  # a shard is free again this long after the last sign of life of its sweep
 PROGRESS_EVERY = 0.5  # seconds
+EXAMPLES = 10
 BATCH = 100  # candidates a call: under 1 ms of the server's time, measured on redis-server 7.0 and Valkey 9.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a sweep did, or would do.
-
-    Attributes:
-        channels: removed.
-        messages: removed; for channels, those that were still in them.
-        clients: forgotten.
-        due: channels left that are due, or may be: a client's expiry is only known after a look.
-        overdue: seconds that the one waiting longest of these is past its limit; 0 for a count.
-        busy: shards that another run of this sweep was working on ("already running").
-        seconds: the run took.
-        completed: nothing that was due is left, and no shard was busy.
-        dry_run: nothing was removed; the counts say what would have been.
-        sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
-    """
-
-    channels: int = 0
-    messages: int = 0
-    clients: int = 0
-    due: int = 0
-    overdue: float = 0.0
-    busy: int = 0
-    seconds: float = 0.0
-    completed: bool = True
-    dry_run: bool = False
-    sweep: str
-
-    def __str__(self) -> str:
-        """Return the report as one line, zeros left out."""
-        counts = {"channels": self.channels, "messages": self.messages, "clients": self.clients}
-        gone = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
-        line = f"{self.sweep}: {'would remove' if self.dry_run else 'removed'} {gone} in {self.seconds:.3f} s"
-        if self.busy:
-            line += f"; already running in {self.busy} shards"
-        if self.due and not self.dry_run:
-            line += f"; {self.due} channels still due, the longest for {self.overdue:.0f} s"
-        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +41,7 @@ class Rule:
     shard_keys: tuple[str, ...]
     channel_keys: tuple[str, ...]
     args: tuple[int, ...]
+    mark: bool  # at least as strict as the settings: where it finds nothing due, the sweep has done its work
 
 
 @dataclass(slots=True)
@@ -88,6 +53,7 @@ class _Tally:
     due: int = 0
     overdue_ms: int = 0
     busy: set[int] = field(default_factory=set)
+    examples: dict[bytes, int] = field(default_factory=dict)
 
 
 class Sweep:
@@ -119,6 +85,11 @@ class Sweep:
 
     def run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         """Apply the rules to every shard that has something due."""
+        if self._dry_run:
+            return self._run(rules, counts)
+        return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name)
+
+    def _run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         confirm_shards(self._client, self._keys, fix=False)
         tally = _Tally([0] * len(counts))
         work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule, tally)]
@@ -126,13 +97,16 @@ class Sweep:
         tally.due = tally.overdue_ms = 0
         for rule, shard in work:
             for batch in self._batches(rule, shard, tally):
-                for index, count in enumerate(self._remove(rule, shard, batch)):
-                    tally.removed[index] += count
+                replies = self._remove(rule, shard, batch)
+                for index in range(len(counts)):
+                    tally.removed[index] += replies[index]
+                self._keep_largest(tally, batch, replies[len(counts) :])
                 tally.handled += len(batch)
                 self._tell(tally.handled, expected)
         return Report(
             sweep=self._name,
             dry_run=self._dry_run,
+            examples=tuple((decode_text(name), count) for name, count in tally.examples.items()),
             due=tally.due,
             overdue=tally.overdue_ms / 1000,
             busy=len(tally.busy),
@@ -174,8 +148,17 @@ class Sweep:
         return counts
 
     def _due_call(self, rule: Rule, shard: int, offset: int, batch: int, owner: str) -> tuple[Any, Any]:
-        keys = self._keys.of_shard(shard, rule.index, f"lease:{self._name}")
-        return keys, (rule.by, rule.limit, offset, batch, owner, LEASE_MS)
+        keys = self._keys.of_shard(shard, rule.index, f"lease:{self._name}", "meta")
+        mark = f"done:{rule.index}" if rule.mark and not self._dry_run else ""
+        return keys, (rule.by, rule.limit, offset, batch, owner, LEASE_MS, mark)
+
+    @staticmethod
+    def _keep_largest(tally: _Tally, names: list[bytes], counts: list[int]) -> None:
+        """Add what a dry run counted for each name, and keep those that would lose most."""
+        for name, count in zip(names, counts, strict=False):
+            if count >= 0:
+                tally.examples[name] = tally.examples.get(name, 0) + count
+        tally.examples = _largest(tally.examples)
 
     def _tell(self, handled: int, expected: int) -> None:
         """Report progress, but not at every batch: a listener may cost more than the batch."""
@@ -186,6 +169,10 @@ class Sweep:
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
+
+
+def _largest(counts: dict[bytes, int]) -> dict[bytes, int]:
+    return dict(nlargest(EXAMPLES, counts.items(), key=lambda item: item[1]))
 
 
 def _chosen(shards: Iterable[int] | None, count: int) -> list[int]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chat._arguments import at_least, milliseconds
+from chat._report import Report
 from chat._scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS
-from chat._sweep import Report, Rule, Sweep
+from chat._sweep import Rule, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +29,7 @@ FORGET_BUDGET = 500  # clients
 
 # The keys that each script takes after the channels' own, see chat/lua.
 REMOVE_KEYS = ("updated", "sizes", "heads", "polled", "trimmed", "meta")
-TRIM_KEYS = ("sizes", "heads", "trimmed")
+TRIM_KEYS = ("sizes", "heads", "trimmed", "meta")
 FORGET_KEYS = ("updated", "polled", "trimmed", "meta")
 
 
@@ -62,7 +63,9 @@ def clean_channels(
     """
     sweep = Sweep("clean_channels", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("channel_timeout", _given(channel_timeout, sweep.settings.channel_timeout))
-    rule = Rule("updated", "age", timeout_ms, REMOVE_CHANNELS, REMOVE_KEYS, ("log",), (timeout_ms, int(dry_run)))
+    args = (timeout_ms, int(dry_run))
+    mark = timeout_ms <= sweep.settings.channel_timeout * 1000
+    rule = Rule("updated", "age", timeout_ms, REMOVE_CHANNELS, REMOVE_KEYS, ("log",), args, mark)
     return sweep.run([rule], ("channels", "messages"))
 
 
@@ -99,9 +102,11 @@ def clean_backlog(
     timeout_ms = milliseconds("message_timeout", _given(message_timeout, sweep.settings.message_timeout))
     by_size = (keep, 0, int(dry_run), DROP_BUDGET)
     by_age = (keep, timeout_ms, int(dry_run), DROP_BUDGET)
-    rules = [Rule("sizes", "size", keep, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_size)]
+    mark = keep <= sweep.settings.backlog
+    rules = [Rule("sizes", "size", keep, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_size, mark)]
     if timeout_ms:
-        rules.append(Rule("heads", "age", timeout_ms, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_age))
+        mark = timeout_ms <= sweep.settings.message_timeout * 1000
+        rules.append(Rule("heads", "age", timeout_ms, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_age, mark))
     return sweep.run(rules, ("messages",))
 
 
@@ -134,8 +139,10 @@ def clean_clients(
     sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("client_timeout", _given(client_timeout, sweep.settings.client_timeout))
     args = (timeout_ms, int(dry_run), FORGET_BUDGET)
+    mark = timeout_ms <= sweep.settings.client_timeout * 1000
     kinds = ("log", "seen", "read")
-    return sweep.run([Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, args)], ("clients",))
+    rule = Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, args, mark)
+    return sweep.run([rule], ("clients",))
 
 
 def _given(value: Any, default: Any) -> Any:

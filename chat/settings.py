@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +18,9 @@ from chat._errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Settings"]
+__all__ = ["QUEUE", "Settings"]
+
+QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 
 CRON_FIELDS = 5
 SHARDS_LIMIT = 16384  # a cluster has that many slots: more shards than slots spread nothing further
@@ -72,6 +76,12 @@ def _prefix(value: Any) -> str:
     return str(value)
 
 
+def _folder(value: Any) -> str:
+    if not Path(value).is_absolute():
+        raise ValueError
+    return str(value)
+
+
 SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
 URL = (_redis_url, "redis://host:port/db, rediss://host:port/db or unix:///path?db=0")
 
@@ -101,6 +111,8 @@ class Settings:
         clean_backlog_every: likewise.
         clean_clients_every: likewise.
         clean_parts: tasks that each scheduled run is split into.
+        heartbeat_dir: folder where worker and beat show that they live; by default one of the user's own among
+            the temporary files.
 
     Raises:
         SettingsError: a value that is not allowed.
@@ -122,6 +134,7 @@ class Settings:
     clean_backlog_every: float | str = _setting("CHAT_CLEAN_BACKLOG_EVERY", 30, SCHEDULE)
     clean_clients_every: float | str = _setting("CHAT_CLEAN_CLIENTS_EVERY", 60, SCHEDULE)
     clean_parts: int = _setting("CHAT_CLEAN_PARTS", 1, _whole(1, SHARDS_LIMIT))
+    heartbeat_dir: str = _setting("CHAT_HEARTBEAT_DIR", None, (_folder, "an absolute path"))
 
     def __post_init__(self) -> None:
         """Hold every value against its rule, and fill in what follows from others."""
@@ -144,7 +157,21 @@ class Settings:
 
     def _derived(self, name: str) -> Any:
         """Return the default of a setting that follows from settings above it."""
-        return 10 * self.backlog if name == "hard_backlog" else self.redis_url
+        if name == "hard_backlog":
+            return 10 * self.backlog
+        if name == "heartbeat_dir":
+            return str(Path(tempfile.gettempdir(), f"pollchat-{os.getuid()}"))
+        return self.redis_url
+
+    @property
+    def celery_prefix(self) -> str:
+        """First part of the names of Celery's keys."""
+        return f"{self.prefix}:celery:"
+
+    def interval(self, sweep: str) -> float | None:
+        """Return the seconds between two runs of a sweep, None for a cron expression."""
+        every: float | str = getattr(self, f"{sweep}_every")
+        return None if isinstance(every, str) else every
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -1,19 +1,23 @@
-"""How much is in the chat and what is overdue: a few calls, however many channels there are."""
+"""How much is in the chat, and whether cleaning keeps up: a few round trips, however many channels there are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chat._keys import Keys
 from chat._layout import confirm_shards
-from chat._scripts import DUE
+from chat._runs import LastRun, last_run
+from chat._scripts import DUE, RAW
 from chat.settings import Settings
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["ShardStats", "read_stats"]
+__all__ = ["LastRun", "ShardStats", "Stats", "SweepStats", "read_stats"]
+
+LATE = 0.5  # of its interval a sweep may be late: runs take time, and wait for a worker
+LATE_SECONDS = 1.0  # but at least so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,10 @@ class ShardStats:
     Attributes:
         shard: its number.
         channels: that hold messages, or did until less than the channel timeout ago.
+        messages: stored.
         clients: connected, each counted once per channel.
+        sent: messages, ever; counted from zero again when Redis was emptied.
+        removed: messages, ever, by sweeps and by the hard backlog.
         idle: channels due to be removed.
         over_backlog: channels due to be trimmed by count.
         too_old: channels due to be trimmed by age.
@@ -32,15 +39,81 @@ class ShardStats:
 
     shard: int
     channels: int
+    messages: int
     clients: int
+    sent: int
+    removed: int
     idle: int
     over_backlog: int
     too_old: int
     expired: int
 
 
-def read_stats(client: Redis, *, settings: Settings | None = None) -> list[ShardStats]:
-    """Return the state of each shard, in order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepStats:
+    """How far a sweep has come.
+
+    Attributes:
+        due: channels with something due, now.
+        overdue: seconds that the one waiting longest is past its limit; 0 by count.
+        interval: seconds between two runs, None for a cron expression.
+        success_age: seconds since it last left nothing due, in the shard where that is longest ago; None for never.
+        started_age: seconds since its last run began, None for never.
+        ended_age: seconds since its last run ended, None for never.
+        failed_age: seconds since a run last failed, None for never.
+        last: the record of its runs.
+    """
+
+    due: int
+    overdue: float
+    interval: float | None
+    success_age: float | None
+    started_age: float | None
+    ended_age: float | None
+    failed_age: float | None
+    last: LastRun
+
+    @property
+    def behind(self) -> float | None:
+        """Seconds since the last success should have been; 0 when it keeps up, None when that cannot be said."""
+        if self.success_age is None or self.interval is None:
+            return None
+        late = self.success_age - self.interval
+        return late if late > max(LATE * self.interval, LATE_SECONDS) else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """The state of the chat.
+
+    Attributes:
+        channels: as in `ShardStats`, summed up, like all that follows.
+        messages: stored.
+        clients: connected.
+        sent: messages, ever.
+        removed: messages, ever.
+        sweeps: by name, ``clean_channels`` and so on.
+        memory_used: bytes that Redis uses, for all that is in it.
+        memory_limit: bytes that Redis may use, 0 for no limit.
+        shards: each of them, in order.
+    """
+
+    channels: int
+    messages: int
+    clients: int
+    sent: int
+    removed: int
+    sweeps: dict[str, SweepStats]
+    memory_used: int
+    memory_limit: int
+    shards: tuple[ShardStats, ...]
+
+
+def read_stats(client: Redis, *, settings: Settings | None = None) -> Stats:
+    """Return the state of the chat.
+
+    The counts of messages and clients are kept, not counted: after a key was lost they are approximate, until their
+    shard has been empty.
 
     Raises:
         ShardsMismatchError: the data lies in another number of shards.
@@ -49,32 +122,92 @@ def read_stats(client: Redis, *, settings: Settings | None = None) -> list[Shard
     settings = settings or Settings()
     keys = Keys(settings.prefix, settings.shards)
     confirm_shards(client, keys, fix=False)
-    pipeline = client.pipeline(transaction=False)
+    rules = _rules(settings)
+    marks = [f"done:{index}" for index, *_ in rules]
+
+    pipeline: Any = client.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.execute_command("HGETALL", keys.runs, **RAW)
+    pipeline.info("memory")
     for shard in range(settings.shards):
         updated, meta = keys.of_shard(shard, "updated", "meta")
         pipeline.zcard(updated)
-        pipeline.hget(meta, "clients")
-    sizes = pipeline.execute()
-    idle = _due(client, keys, "updated", "age", settings.channel_timeout * 1000)
-    over_backlog = _due(client, keys, "sizes", "size", settings.backlog)
-    too_old = _due(client, keys, "heads", "age", settings.message_timeout * 1000)
-    expired = _due(client, keys, "polled", "age", settings.client_timeout * 1000)
-    return [
-        ShardStats(
-            shard=shard,
-            channels=sizes[2 * shard],
-            clients=max(0, int(sizes[2 * shard + 1] or 0)),  # approximate after a key was lost
-            idle=idle[shard],
-            over_backlog=over_backlog[shard],
-            too_old=too_old[shard] if settings.message_timeout else 0,
-            expired=expired[shard],
+        pipeline.hmget(meta, "clients", "sent", "removed", *marks)
+    (seconds, microseconds), record, memory, *replies = pipeline.execute()
+    now_ms = seconds * 1000 + microseconds // 1000
+    due, overdue_ms = _due(client, keys, rules)
+
+    shards = tuple(
+        _shard(shard, replies[2 * shard], replies[2 * shard + 1], due[shard]) for shard in range(settings.shards)
+    )
+    sweeps = {}
+    for sweep in ("clean_channels", "clean_backlog", "clean_clients"):
+        columns = [column for column, (_, _, _, by) in enumerate(rules) if by == sweep]
+        done = [replies[2 * shard + 1][3 + column] for shard in range(settings.shards) for column in columns]
+        last = last_run(record, sweep)
+        sweeps[sweep] = SweepStats(
+            due=sum(due[shard][column] for shard in range(settings.shards) for column in columns),
+            overdue=max(overdue_ms[column] for column in columns) / 1000,
+            interval=settings.interval(sweep),
+            success_age=_age(now_ms, min(map(int, done)) if all(done) else None),
+            started_age=_age(now_ms, last.started_ms),
+            ended_age=_age(now_ms, last.ended_ms),
+            failed_age=_age(now_ms, last.failed_ms),
+            last=last,
         )
-        for shard in range(settings.shards)
+    return Stats(
+        **{name: sum(getattr(shard, name) for shard in shards) for name in SUMS},
+        sweeps=sweeps,
+        memory_used=memory.get("used_memory", 0),
+        memory_limit=memory.get("maxmemory", 0),
+        shards=shards,
+    )
+
+
+SUMS = ("channels", "messages", "clients", "sent", "removed")
+
+
+def _rules(settings: Settings) -> list[tuple[str, str, int, str]]:
+    """Return the index that each rule of cleaning asks, as in due.lua, and the sweep it belongs to."""
+    rules = [
+        ("updated", "age", round(settings.channel_timeout * 1000), "clean_channels"),
+        ("polled", "age", round(settings.client_timeout * 1000), "clean_clients"),
+        ("sizes", "size", settings.backlog, "clean_backlog"),
     ]
+    if settings.message_timeout:
+        rules.append(("heads", "age", round(settings.message_timeout * 1000), "clean_backlog"))
+    return rules
 
 
-def _due(client: Redis, keys: Keys, index: str, by: str, limit: float) -> list[int]:
-    """Return for each shard how many channels are due by an index, see due.lua."""
-    look = (by, round(limit), 0, 0, "", 0)
-    calls = [(keys.of_shard(shard, index, "lease:none"), look) for shard in range(keys.shards)]
-    return [reply[0] for reply in DUE.many(client, calls)]
+def _due(client: Redis, keys: Keys, rules: list[Any]) -> tuple[list[list[int]], list[int]]:
+    """Return how many channels are due, by shard and rule, and for each rule how many ms the longest is overdue."""
+    calls = [
+        (keys.of_shard(shard, index, "lease:none", "meta"), (by, limit, 0, 0, "", 0, ""))
+        for shard in range(keys.shards)
+        for index, by, limit, _ in rules
+    ]
+    replies = DUE.many(client, calls)
+    width = len(rules)
+    due = [[reply[0] for reply in replies[shard * width :][:width]] for shard in range(keys.shards)]
+    return due, [max(reply[1] for reply in replies[column::width]) for column in range(width)]
+
+
+def _shard(shard: int, channels: int, meta: list[Any], due: list[int]) -> ShardStats:
+    clients, sent, removed = (int(value or 0) for value in meta[:3])
+    idle, expired, over_backlog, *too_old = due
+    return ShardStats(
+        shard=shard,
+        channels=channels,
+        messages=max(0, sent - removed),
+        clients=max(0, clients),
+        sent=sent,
+        removed=removed,
+        idle=idle,
+        over_backlog=over_backlog,
+        too_old=sum(too_old),
+        expired=expired,
+    )
+
+
+def _age(now_ms: int, then_ms: int | None) -> float | None:
+    return None if then_ms is None else max(0, now_ms - then_ms) / 1000

@@ -374,7 +374,7 @@ class Audit:
         of_channel = re.compile(rf"{prefix}:\{{(\d+)\}}:(log|seen|read):(.+)".encode(), re.DOTALL)
         passing = re.compile(rf"{prefix}:\{{\d+\}}:(sent:[01]|lease:\w+)".encode())
         lasting = re.compile(
-            rf"{prefix}:(shards|celery:.+|\{{\d+\}}:(updated|sizes|heads|polled|trimmed|meta))".encode()
+            rf"{prefix}:(shards|runs|celery:.+|\{{\d+\}}:(updated|sizes|heads|polled|trimmed|meta))".encode()
         )
         owned: dict[tuple[int, bytes], set[bytes]] = defaultdict(set)
         for key in self.server.scan_iter(count=1000):
@@ -412,6 +412,9 @@ class Audit:
             yield "no idle channel after the last sweep", str(late)
         for channel in logs & updated.keys() & sizes.keys() & heads.keys() & trimmed.keys():
             yield from self.channel(head, channel, (updated[channel], sizes[channel], heads[channel], trimmed[channel]))
+        sent, removed = (int(count or 0) for count in self.server.hmget(head + b"meta", "sent", "removed"))
+        if sent - removed != sum(sizes.values()):
+            yield "`sent` less `removed` is what is stored", f"{sent} - {removed}, stored {sum(sizes.values()):.0f}"
         yield from self.presence(head, seen | read, polled)
 
     def channel(self, head: bytes, channel: bytes, index: tuple[float, float, float, int]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 from lab import Lab
 from servers import Program, Server, eventually, run
 
-from chat.__main__ import _printable, _public
+from chat.screen import printable, public
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,15 +85,16 @@ def test_stats_count_and_say_what_is_overdue(shell: Shell, redis: Redis) -> None
     lab.idle("old", 901)
     code, out, _ = shell("stats")
     assert code == 0
-    assert out.splitlines() == [
-        "channels 2, clients 1",
-        "due to be cleaned, in channels:",
-        "  idle 1, over backlog 1, too old 0, clients expired 0",
-    ]
+    lines = out.splitlines()
+    assert lines[0] == "not every sweep has succeeded yet: do a worker and beat run?"
+    assert lines[2] == "channels 2, messages 102 (102 sent), clients 1"
+    rows = {line.split()[0]: line.split() for line in lines if line.startswith("clean_")}
+    assert [rows[sweep][-3] for sweep in ("clean_channels", "clean_backlog")] == ["1", "-"]
+    assert lines[-2:] == ["      101  lobby", "        1  old"]
     total = json.loads(shell("stats", "--json", "--shards")[1])
-    assert (total["channels"], total["idle"], len(total["shards"])) == (2, 1, 16)
-    assert sum(shard["channels"] for shard in total["shards"]) == 2
-    assert len(shell("stats", "--shards")[1].splitlines()) == 3 + 1 + 16
+    assert (total["channels"], total["sweeps"]["clean_channels"]["due"], len(total["shards"])) == (2, 1, 16)
+    assert sum(shard["idle"] for shard in total["shards"]) == 1
+    assert len(shell("stats", "--shards")[1].splitlines()) == len(lines) + 1 + 1 + 16
 
 
 def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) -> None:
@@ -158,9 +159,9 @@ def test_help_ends_in_examples(shell: Shell) -> None:
     [("hi", "hi"), ("\x1b[2J", '"\\u001b[2J"'), ("\x9b2J", '"\\u009b2J"'), ({"a": "é"}, '{"a": "é"}'), ("😀", "😀")],
 )
 def test_a_message_cannot_steer_the_terminal(body: object, shown: str) -> None:
-    assert _printable(body) == shown
+    assert printable(body) == shown
 
 
 def test_a_url_is_shown_without_its_password() -> None:
-    assert _public("redis://me:secret@host:1/0") == "redis://...@host:1/0"
-    assert _public("redis://host:1/0") == "redis://host:1/0"
+    assert public("redis://me:secret@host:1/0") == "redis://...@host:1/0"
+    assert public("redis://host:1/0") == "redis://host:1/0"

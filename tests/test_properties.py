@@ -140,7 +140,9 @@ class ChatMachine(RuleBasedStateMachine):
         )
         clients = sum(len(channel.positions) for channel in self.channels.values())
         assert int(self.redis.hget("chat:{0}:meta", "clients") or 0) == clients
-        allowed = {b"chat:shards", *(f"chat:{{0}}:{k}".encode() for k in SHARD_KEYS)}
+        sent, removed = self.redis.hmget("chat:{0}:meta", "sent", "removed")
+        assert int(sent or 0) - int(removed or 0) == sum(logged.values())
+        allowed = {b"chat:shards", b"chat:runs", *(f"chat:{{0}}:{k}".encode() for k in SHARD_KEYS)}
         for name, channel in self.channels.items():
             allowed |= {f"chat:{{0}}:log:{name}".encode()} if channel.log else set()
             if channel.positions:

@@ -39,6 +39,7 @@ elseif size == 0 then
     base = base + lost -- the log was lost: its messages count as removed
     redis.call('HSET', trimmed, channel, base)
     redis.call('ZADD', sizes, 0, channel)
+    redis.call('HINCRBY', meta, 'removed', lost)
   end
 end
 local last = base + size

@@ -4,18 +4,20 @@
 --
 -- KEYS  index            updated, heads or polled (by age), or sizes (by size)
 --       lease            of this sweep in this shard
+--       meta             of the shard
 -- ARGV  by               'age': due when the score (ms) is `limit` ms in the past or more
 --                        'size': due when the score is above `limit`
 --       limit            ms or messages
 --       offset, batch    the page of candidates, longest due or largest first
 --       owner            token of this run, '' to look without a lease
 --       lease_ms         the lease lapses by itself after this long without a further call
+--       mark             field of `meta` that gets the time when nothing is due, '' to write nothing
 -- Returns {due, overdue_ms, name...}: how many are due, how far the first is past its limit (by age).
 --         Without names nothing is left on this page and the lease is given back.
 --         {-1, 0}: another run holds the lease
-local index, lease = unpack(KEYS)
+local index, lease, meta = unpack(KEYS)
 local by, limit, offset, batch = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local owner, lease_ms = ARGV[5], tonumber(ARGV[6])
+local owner, lease_ms, mark = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -42,4 +44,5 @@ if owner ~= '' then
     redis.call('DEL', lease)
   end
 end
+if due == 0 and mark ~= '' then redis.call('HSET', meta, mark, now_ms) end
 return { due, overdue_ms, unpack(names) }

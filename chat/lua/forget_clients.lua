@@ -7,19 +7,20 @@
 --       dry_run           1: count, change nothing
 --       budget            clients to forget at most in this call; the rest stays due
 --       name...           of the channels
--- Returns {clients} forgotten
+-- Returns {clients} forgotten; in a dry run followed by those of each name
 local updated, polled, trimmed, meta = unpack(KEYS, 1, 4)
 local client_timeout, dry_run, budget = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 
 local time = redis.call('TIME')
 local expired_ms = time[1] * 1000 + math.floor(time[2] / 1000) - client_timeout
 
-local clients, orphans, floor = 0, 0, 0
+local clients, orphans, floor, each = 0, 0, 0, {}
 for i = 4, #ARGV do
   local channel = ARGV[i]
   local log, seen, read = unpack(KEYS, 3 * i - 7, 3 * i - 5)
   if dry_run then
-    clients = clients + redis.call('ZCOUNT', seen, '-inf', expired_ms)
+    each[i - 3] = redis.call('ZCOUNT', seen, '-inf', expired_ms)
+    clients = clients + each[i - 3]
   else
     local names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
     if #names > 0 then
@@ -42,6 +43,9 @@ for i = 4, #ARGV do
     if clients >= budget then break end
   end
 end
-if clients + orphans > 0 and not dry_run then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
+if clients + orphans > 0 and not dry_run then
+  redis.call('HINCRBY', meta, 'clients', -clients - orphans)
+  if redis.call('EXISTS', polled) == 0 then redis.call('HSET', meta, 'clients', 0) end -- the account is right again
+end
 if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
-return { clients }
+return { clients, unpack(each) }

@@ -53,6 +53,7 @@ if not base then
 elseif known_size > size then
   base = base + known_size - size -- the log was lost: its messages count as removed
   redis.call('HSET', trimmed, channel, base)
+  redis.call('HINCRBY', meta, 'removed', known_size - size)
 end
 
 local excess = hard_backlog > 0 and math.min(size - hard_backlog, SHRINK) or 0
@@ -60,8 +61,11 @@ if excess > 0 then
   redis.call('LTRIM', log, excess, -1)
   base, size = base + excess, size - excess
   redis.call('HSET', trimmed, channel, base)
+  redis.call('HINCRBY', meta, 'removed', excess)
 end
 if size ~= known_size then redis.call('ZADD', sizes, size, channel) end
+
+redis.call('HINCRBY', meta, 'sent', 1)
 
 local id = base + size
 redis.call('HSET', sent, token, string.format('%d', id) .. (digest ~= '' and ':' .. digest or ''))

@@ -1,0 +1,54 @@
+"""What a sweep says when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a sweep did, or would do.
+
+    Attributes:
+        channels: removed.
+        messages: removed; for channels, those that were still in them.
+        clients: forgotten.
+        due: channels left that are due, or may be: a client's expiry is only known after a look.
+        overdue: seconds that the one waiting longest of these is past its limit; 0 for a count.
+        busy: shards that another run of this sweep was working on ("already running").
+        seconds: the run took.
+        completed: nothing that was due is left, and no shard was busy.
+        dry_run: nothing was removed; the counts say what would have been.
+        sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
+        examples: of a dry run, at most ten channels that would lose most, with how many messages, or clients.
+    """
+
+    channels: int = 0
+    messages: int = 0
+    clients: int = 0
+    due: int = 0
+    overdue: float = 0.0
+    busy: int = 0
+    seconds: float = 0.0
+    completed: bool = True
+    dry_run: bool = False
+    sweep: str
+    examples: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def skipped(self) -> bool:
+        """Whether another run was at all the work there was."""
+        return bool(self.busy) and not (self.due or self.channels or self.messages or self.clients)
+
+    def __str__(self) -> str:
+        """Return the report as one line, zeros left out."""
+        counts = {"channels": self.channels, "messages": self.messages, "clients": self.clients}
+        gone = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
+        line = f"{self.sweep}: {'would remove' if self.dry_run else 'removed'} {gone} in {self.seconds:.3f} s"
+        if self.busy:
+            line += f"; already running in {self.busy} shards"
+        if self.due and not self.dry_run:
+            line += f"; {self.due} channels still due, the longest for {self.overdue:.0f} s"
+        return line

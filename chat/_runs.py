@@ -1,0 +1,89 @@
+"""The record of the runs: what each sweep last did, for those who ask later. See ``chat:runs`` in chat/_keys.py."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from chat._keys import decode_text, encode_text
+from chat._scripts import NOTE_RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from redis import Redis
+
+    from chat._keys import Keys
+    from chat._report import Report
+
+__all__ = ["LastRun", "last_run", "recorded"]
+
+
+def recorded(work: Callable[[], Report], client: Redis, keys: Keys, sweep: str) -> Report:
+    """Do the work of a run, and note its start, then its report or its error."""
+
+    def note(moment: str, text: str = "", **totals: int) -> None:
+        pairs = [part for item in totals.items() for part in item]
+        NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), *pairs))
+
+    try:
+        note("started")
+        report = work()
+        if not report.skipped:  # else another run is at it, and will say how it went
+            removed = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
+            note("ended", json.dumps(asdict(report)), runs=1, **removed)
+    except Exception as error:
+        with suppress(RedisError):  # Redis itself may be the trouble; the caller hears of it anyway
+            note("failed", f"{type(error).__name__}: {error}", runs=1, failures=1)
+        raise
+    return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRun:
+    """What is recorded of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
+
+    Attributes:
+        started_ms: of the last run.
+        ended_ms: of the last run that came to its end, complete or not.
+        report: of that one, as a mapping; empty where there was none.
+        failed_ms: of the last run that failed.
+        error: of that one.
+        runs: that ended or failed, ever.
+        failures: of these.
+        channels: removed, ever; likewise the rest.
+        messages: likewise.
+        clients: likewise.
+    """
+
+    started_ms: int | None
+    ended_ms: int | None
+    report: Mapping[str, Any]
+    failed_ms: int | None
+    error: str
+    runs: int
+    failures: int
+    channels: int
+    messages: int
+    clients: int
+
+
+def last_run(record: Mapping[bytes, bytes], sweep: str) -> LastRun:
+    """Return what the hash ``chat:runs`` holds of a sweep."""
+    noted: dict[str, tuple[int | None, str]] = {}
+    for moment in ("started", "ended", "failed"):
+        stored_ms, _, text = record.get(f"{sweep}:{moment}".encode(), b"").partition(b" ")
+        noted[moment] = (int(stored_ms) if stored_ms else None, decode_text(text))
+    totals = ("runs", "failures", "channels", "messages", "clients")
+    return LastRun(
+        started_ms=noted["started"][0],
+        ended_ms=noted["ended"][0],
+        report=json.loads(noted["ended"][1] or "{}"),
+        failed_ms=noted["failed"][0],
+        error=noted["failed"][1],
+        **{total: int(record.get(f"{sweep}:{total}".encode(), 0)) for total in totals},
+    )

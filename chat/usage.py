@@ -1,0 +1,116 @@
+"""What the memory goes to, which channels are fullest, and what waits in the queue: small samples, no scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chat._keys import Keys, decode_text
+from chat._scripts import RAW
+from chat.settings import QUEUE, Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+__all__ = ["Memory", "Queue", "read_fullest", "read_memory", "read_queue"]
+
+SAMPLE = 128  # channels whose keys are looked at; the rest is taken to be like them
+INDEXES = ("updated", "sizes", "heads", "polled", "trimmed", "meta")
+TOKENS = ("sent:0", "sent:1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes by kind.
+
+    Attributes:
+        messages: the channels' logs, estimated from a sample.
+        clients: their times and positions, estimated from a sample.
+        indexes: what the sweeps ask.
+        tokens: of recent sends.
+    """
+
+    messages: int
+    clients: int
+    indexes: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Celery's queue.
+
+    Attributes:
+        waiting: tasks that no worker has taken.
+        unacked: tasks that a worker has taken and not finished.
+    """
+
+    waiting: int
+    unacked: int
+
+
+def read_memory(client: Redis, *, settings: Settings | None = None) -> Memory:
+    """Return what the chat's keys take of Redis' memory, by ``MEMORY USAGE``."""
+    settings = settings or Settings()
+    keys = Keys(settings.prefix, settings.shards)
+    share = -(-SAMPLE // settings.shards)
+    pipeline: Any = client.pipeline(transaction=False)
+    for shard in range(settings.shards):
+        updated, polled = keys.of_shard(shard, "updated", "polled")
+        for index in (updated, polled):
+            pipeline.zcard(index)
+            pipeline.execute_command("ZRANDMEMBER", index, share, **RAW)
+        for key in keys.of_shard(shard, *INDEXES, *TOKENS):
+            pipeline.memory_usage(key)
+    replies = iter(pipeline.execute())
+
+    logs: list[tuple[bytes, ...]] = []
+    states: list[tuple[bytes, ...]] = []
+    counts, indexes, tokens = [0, 0], 0, 0
+    for shard in range(settings.shards):
+        for kind, (sampled, names) in enumerate(((logs, ("log",)), (states, ("seen", "read")))):
+            counts[kind] += next(replies)
+            sampled.append(keys.of_channels(shard, next(replies), *names))
+        indexes += sum(next(replies) or 0 for _ in INDEXES)
+        tokens += sum(next(replies) or 0 for _ in TOKENS)
+    return Memory(
+        messages=round(_mean(client, [key for keys in logs for key in keys]) * counts[0]),
+        clients=round(2 * _mean(client, [key for keys in states for key in keys]) * counts[1]),
+        indexes=indexes,
+        tokens=tokens,
+    )
+
+
+def read_fullest(client: Redis, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
+    """Return the channels with most messages, and how many each holds, fullest first."""
+    settings = settings or Settings()
+    keys = Keys(settings.prefix, settings.shards)
+    pipeline: Any = client.pipeline(transaction=False)
+    for shard in range(settings.shards):
+        (sizes,) = keys.of_shard(shard, "sizes")
+        pipeline.execute_command("ZREVRANGE", sizes, 0, count - 1, "WITHSCORES", withscores=True, **RAW)
+    found = [(decode_text(name), int(size)) for shard in pipeline.execute() for name, size in shard]
+    return sorted(found, key=lambda channel: (-channel[1], channel[0]))[:count]
+
+
+def read_queue(broker: Redis, *, settings: Settings | None = None) -> Queue:
+    """Return how long Celery's queue is.
+
+    Args:
+        broker: a client of ``settings.broker_url``.
+        settings: the prefix; None for ``Settings()``.
+    """
+    settings = settings or Settings()
+    pipeline = broker.pipeline(transaction=False)
+    pipeline.llen(f"{settings.celery_prefix}{QUEUE}")
+    pipeline.hlen(f"{settings.celery_prefix}unacked")
+    waiting, unacked = pipeline.execute()
+    return Queue(waiting=waiting, unacked=unacked)
+
+
+def _mean(client: Redis, keys: list[bytes]) -> float:
+    """Return the mean size of some keys in bytes, 0 for none."""
+    pipeline: Any = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.memory_usage(key)
+    return sum(size or 0 for size in pipeline.execute()) / len(keys) if keys else 0.0
