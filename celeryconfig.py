@@ -4,6 +4,7 @@ Measured on Celery 5.7 and redis-py 8 with redis-server 7.0: see the reasons bef
 """
 
 from chat import Settings, SettingsError
+from chat.settings import QUEUE
 from tasks._config import beat_schedule as schedule
 from tasks._config import celery_url
 
@@ -19,8 +20,8 @@ broker_url = broker_read_url = broker_write_url = celery_url(settings.broker_url
 result_backend = celery_url(settings.result_url)
 
 # A queue and key names of our own: another Celery app in the same database neither takes our tasks nor loses its own.
-task_default_queue = "pollchat"
-_key_prefix = f"{settings.prefix}:celery:"
+task_default_queue = QUEUE
+_key_prefix = settings.celery_prefix
 
 broker_transport_options = {
     "global_keyprefix": _key_prefix,
@@ -73,6 +74,7 @@ task_track_started = True
 # Ours is Celery's in-memory scheduler, that cleans in its own process when Redis is too full to take a task.
 beat_scheduler = "tasks._scheduler:Scheduler"
 beat_max_loop_interval = 5  # seconds; the default of 300 answers a stopped clock or a signal late
+beat_enable_remote_control = True  # beat answers a ping: `celery -A tasks health beat --ping`
 timezone = "UTC"  # of cron expressions
 enable_utc = True
 

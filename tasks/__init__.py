@@ -14,7 +14,8 @@ __all__ = ["app", "beat_schedule"]
 app = Celery(
     "tasks",
     config_source="celeryconfig",
-    include=["tasks.cleaning", "tasks._logs", "tasks._policy"],
+    include=["tasks.cleaning", "tasks.health", "tasks._logs", "tasks._metrics", "tasks._policy"],
     amqp="tasks._broker:AMQP",
     set_as_current=False,
 )
+app.steps["consumer"].add("tasks.health:Heartbeat")

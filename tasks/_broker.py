@@ -10,6 +10,8 @@ from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  ours replaces it u
 from celery.utils.log import get_logger
 from kombu.connection import Connection as KombuConnection
 
+from tasks.health import touch
+
 __all__ = ["AMQP", "Connection"]
 
 log = get_logger(__name__)
@@ -72,8 +74,16 @@ class Connection(KombuConnection):
         return robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Try until connected, as kombu does, but every few seconds."""
-        return super().ensure_connection(*args, **{"interval_max": LONGEST_PAUSE} | kwargs)  # type: ignore[no-untyped-call]
+        """Try until connected, as kombu does, but every few seconds, and with signs of life."""
+        callback = kwargs.pop("callback", None)
+
+        def meanwhile() -> None:
+            touch()
+            if callback:
+                callback()
+
+        ours = {"interval_max": LONGEST_PAUSE, "callback": meanwhile}
+        return super().ensure_connection(*args, **ours | kwargs)  # type: ignore[no-untyped-call]
 
 
 class AMQP(CeleryAMQP):  # type: ignore[misc]  # celery ships no types

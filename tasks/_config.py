@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,10 +14,11 @@ from chat import SettingsError
 if TYPE_CHECKING:
     from chat import Settings
 
-__all__ = ["beat_schedule", "celery_url"]
+__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval"]
 
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
+LOOK_AHEAD = 1500  # runs of a cron expression: a day of them, each minute
 FRESH = 0.9  # of its interval a run may wait for a worker; then the next one is about to come
 
 
@@ -49,6 +52,23 @@ def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
     if settings.clean_parts > 1:
         entry["kwargs"] = {"shards": list(range(part, settings.shards, settings.clean_parts))}
     return entry
+
+
+@cache
+def longest_interval(settings: Settings, sweep: str) -> float:
+    """Return the longest time between two scheduled runs of a sweep in seconds; of a cron expression's next ones."""
+    every: float | str = getattr(settings, f"{sweep}_every")
+    if not isinstance(every, str):
+        return every
+    schedule = _cron(sweep, every)
+    schedule.nowfun = lambda: datetime.now(UTC)
+    longest, moment = 0.0, schedule.nowfun()
+    for run in range(LOOK_AHEAD):
+        start, delta, _ = schedule.remaining_delta(moment)
+        following = start + delta
+        longest = max(longest, (following - moment).total_seconds() if run else 0.0)
+        moment = following
+    return longest
 
 
 def _cron(sweep: str, expression: str) -> crontab:

@@ -20,6 +20,7 @@ PAUSE = 30  # seconds until the same event is written again
 LONGEST = 300  # characters of a line
 KNOWN = (RedisError, OperationalError, OSError)  # say all in their message, wherever they were raised
 TALKATIVE = (  # say it at each attempt, or in many lines
+    "celery.beat",
     "celery.worker.consumer",
     "py.warnings",
     "tasks._broker",

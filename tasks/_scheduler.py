@@ -11,6 +11,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat import ChatError, cleaning
 from tasks.cleaning import run
+from tasks.health import touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,11 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
     A full Redis refuses the publish of the very task that would free memory. The sweeps need no broker, and their
     scripts are allowed to run out of memory, so beat runs the due one itself and goes on as before.
     """
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        """Show that beat lives, then do what is due."""
+        touch()
+        return super().tick(*args, **kwargs)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Publish a due entry; run it here when Redis has no room for it, and say in one line what went wrong."""

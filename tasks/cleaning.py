@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from chat import ChatError, InvalidArgumentError, Settings, cleaning
 from chat.connection import connect
@@ -56,8 +57,10 @@ def _sweep(
     """Be the body of a task: run its sweep, log its report and return it as JSON."""
 
     def progress(done: int, total: int) -> None:
-        with suppress(OperationalError):  # nobody's progress bar stops a sweep
-            task.send_event("task-progress", done=done, total=total)
+        with suppress(OperationalError, RedisError):  # nobody's progress bar stops a sweep
+            task.send_event("task-progress", done=done, total=total)  # for Flower
+            if not task.request.ignore_result:
+                task.update_state(state="PROGRESS", meta={"done": done, "total": total})  # for who waits for it
 
     report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)

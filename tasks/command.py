@@ -1,43 +1,53 @@
-"""``celery -A tasks clean``: run a cleanup by hand, in this process. It needs no broker and no worker."""
+"""``celery -A tasks clean``: run a cleanup by hand, through a worker or in this process."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from chat import ChatError, InvalidArgumentError, SettingsError, cleaning
-from tasks.cleaning import run
+from chat.stats import read_stats
+from tasks._remote import WorkerError, run_in_worker
+from tasks._table import HEAD, Bar, examples, row
+from tasks.cleaning import chat_redis, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from celery import Celery
+
+    from chat.cleaning import Report
 
 __all__ = ["clean"]
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, SKIPPED = 0, 1, 2, 3, 4
 SEVERITY = (DONE, SKIPPED, INCOMPLETE, BAD_INPUT, FAILED)
+MUCH = 0.5  # of all channels or messages: more than that is asked about first
 
 SHARED = [
-    click.option(
-        "--now", is_flag=True, required=True, expose_value=False, help="In this process: the one way there is yet."
-    ),
-    click.option("--dry-run", is_flag=True, default=None, help="The same selection, nothing is changed."),
+    click.option("--now", is_flag=True, help="In this process: no worker and no broker, works while Redis is full."),
+    click.option("--dry-run", is_flag=True, help="The same selection, nothing is changed; with the largest examples."),
+    click.option("--shard", "shards", type=int, multiple=True, help="Only this shard; can be given again."),
+    click.option("--yes", is_flag=True, help="Do not ask before more than half of all goes."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
 ]
 
 
 @click.group(epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 something due is left, 4 already running elsewhere.")
 def clean() -> None:
-    """Run a cleanup by hand, also while Redis is full or no worker runs.
+    """Run a cleanup by hand: see what would go, then let it go.
 
     \b
-    celery -A tasks clean all --now
-    celery -A tasks clean backlog --now --backlog 10 --dry-run
+    celery -A tasks clean all --dry-run
+    celery -A tasks clean all
+    celery -A tasks clean backlog --backlog 10 --dry-run
+    celery -A tasks clean all --now      # Redis is full, or no worker runs
     """  # noqa: D301  \b is click's
 
 
@@ -45,17 +55,17 @@ def subcommand(name: str, *options: Callable[..., Any]) -> Callable[..., Any]:
     """Return what makes a function a subcommand with the shared options and its own."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in [*SHARED, *options]:
+        for option in [*reversed(SHARED), *options]:
             function = option(function)
-        return clean.command(name)(function)
+        return clean.command(name)(click.pass_context(function))
 
     return add
 
 
 @subcommand("channels", click.option("--channel-timeout", type=float, help="Seconds, 0 for every channel."))
-def channels(**options: Any) -> None:
+def channels(context: click.Context, **options: Any) -> None:
     """Remove channels nobody sends to."""
-    sweep([cleaning.clean_channels], **options)
+    sweep(context, [cleaning.clean_channels], **options)
 
 
 @subcommand(
@@ -63,45 +73,92 @@ def channels(**options: Any) -> None:
     click.option("--backlog", type=int, help="Messages a channel keeps."),
     click.option("--message-timeout", type=float, help="Seconds, 0 for no age limit."),
 )
-def backlog(**options: Any) -> None:
+def backlog(context: click.Context, **options: Any) -> None:
     """Remove messages beyond the backlog, or too old."""
-    sweep([cleaning.clean_backlog], **options)
+    sweep(context, [cleaning.clean_backlog], **options)
 
 
 @subcommand("clients", click.option("--client-timeout", type=float, help="Seconds, 0 for every client."))
-def clients(**options: Any) -> None:
+def clients(context: click.Context, **options: Any) -> None:
     """Forget clients that stopped checking."""
-    sweep([cleaning.clean_clients], **options)
+    sweep(context, [cleaning.clean_clients], **options)
 
 
 @subcommand("all")
-def everything(**options: Any) -> None:
+def everything(context: click.Context, **options: Any) -> None:
     """Run all three, by the settings."""
-    sweep([cleaning.clean_backlog, cleaning.clean_channels, cleaning.clean_clients], **options)
+    sweep(context, [cleaning.clean_backlog, cleaning.clean_channels, cleaning.clean_clients], **options)
 
 
-def sweep(cleanings: list[Callable[..., cleaning.Report]], *, as_json: bool, **overrides: Any) -> None:
+def sweep(
+    context: click.Context,
+    cleanings: list[Callable[..., Report]],
+    *,
+    now: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
     """Run sweeps one after another, print their reports and exit with what came of them."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value not in (None, ())}
+    app: Celery = context.obj.app
     code = DONE
-    for one in cleanings:
-        code = max(code, report_code(partial(run, one, given, time_budget=None), as_json=as_json), key=SEVERITY.index)
-        if code in (FAILED, BAD_INPUT):
-            break  # the next one would fail in the same way
+    try:
+        look_first(cleanings, given, ask=sys.stdin.isatty() and not (yes or dry_run))
+        for number, one in enumerate(cleanings):
+            with Bar(one.__name__) as bar:
+                if now:
+                    report = run(one, given | {"dry_run": dry_run}, time_budget=None, progress=bar)
+                else:
+                    report = run_in_worker(app, one.__name__, given | {"dry_run": dry_run}, bar)
+            show(report, as_json=as_json, first=not number)
+            code = max(code, code_of(report), key=SEVERITY.index)
+    except (InvalidArgumentError, SettingsError) as error:
+        code = fail(BAD_INPUT, error)
+    except (WorkerError, ChatError, RedisError, OperationalError) as error:
+        code = fail(FAILED, error)
     sys.exit(code)
 
 
-def report_code(work: Callable[[], cleaning.Report], *, as_json: bool) -> int:
-    """Run one sweep, print its report and return its exit code."""
-    try:
-        report = work()
-    except (InvalidArgumentError, SettingsError) as error:
-        click.echo(f"clean: {error}", err=True)
-        return BAD_INPUT
-    except (ChatError, RedisError) as error:
-        click.echo(f"clean: {error}", err=True)
-        return FAILED
-    click.echo(json.dumps(dataclasses.asdict(report)) if as_json else report)
-    if report.completed:
-        return DONE
-    return INCOMPLETE if report.due else SKIPPED
+def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any], *, ask: bool) -> None:
+    """Try every argument before anything is removed, and ask about what is much.
+
+    Both by a dry run in this process: without a question to ask, one that ends after its first look.
+    """
+    looks = []
+    for one in cleanings:
+        with Bar(f"{one.__name__}?") as bar:
+            looks.append(run(one, overrides | {"dry_run": True}, time_budget=None if ask else 0, progress=bar))
+    if not ask:
+        return
+    client, settings = chat_redis()
+    stored = read_stats(client, settings=settings)
+    for look in looks:
+        for what in ("channels", "messages"):
+            count, of = getattr(look, what), getattr(stored, what)
+            if count > MUCH * of:
+                question = f"{look.sweep} would remove {count:,} of {of:,} {what}. Go on?"
+                click.confirm(question, abort=True, err=True)
+
+
+def show(report: Report, *, as_json: bool, first: bool) -> None:
+    """Print a report to stdout."""
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report)))
+        return
+    lines = [*([HEAD] if first else []), row(report), *examples(report)]
+    click.echo("\n".join(lines))
+
+
+def code_of(report: Report) -> int:
+    """Return the exit code of a report."""
+    if report.skipped:
+        return SKIPPED
+    return DONE if report.completed else INCOMPLETE
+
+
+def fail(code: int, error: Exception) -> int:
+    """Say in one line what went wrong."""
+    click.echo(f"clean: {' '.join(str(error).split())}", err=True)
+    return code

@@ -528,7 +528,7 @@ class Replay:
         for name in SWEEPS:
             sweep(name)
         self.audit("audit after lapse", Audit(client, settings, sent, swept_ms=seconds * 1000 + micros / 1000))
-        for stats in read_stats(client, settings=settings):
+        for stats in read_stats(client, settings=settings).shards:
             if stats.idle or stats.over_backlog or stats.expired:
                 self.broken.append(Broken("nothing is due after the last sweep", str(stats)))
 

@@ -1,0 +1,69 @@
+"""What ``celery -A tasks clean`` shows: a table of reports on stdout, a progress bar on a terminal's stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from chat.screen import age, printable
+
+if TYPE_CHECKING:
+    from chat.cleaning import Report
+
+__all__ = ["HEAD", "Bar", "examples", "row"]
+
+HEAD = f"{'sweep':15}{'outcome':12}{'channels':>9}{'messages':>10}{'clients':>9}{'due':>8}{'overdue':>8}{'took':>9}"
+
+
+def row(report: Report) -> str:
+    """Return a report as a line below `HEAD`: what went, or would go, and what is still due."""
+    return (
+        f"{report.sweep:15}{outcome(report):12}{report.channels:>9,}{report.messages:>10,}{report.clients:>9,}"
+        f"{report.due:>8,}{age(report.overdue) if report.overdue else '-':>8}{f'{report.seconds:.2f} s':>9}"
+    )
+
+
+def outcome(report: Report) -> str:
+    """Return in a word what came of a sweep."""
+    if report.skipped:
+        return "busy"
+    if not report.completed:
+        return "incomplete"
+    return "would go" if report.dry_run else "done"
+
+
+def examples(report: Report) -> list[str]:
+    """Return the channels that would lose most, as lines."""
+    what = "clients" if report.sweep == "clean_clients" else "messages"
+    return [f"{count:>14,} {what} of {printable(name)}" for name, count in report.examples]
+
+
+class Bar:
+    """A progress bar where somebody looks: called with the number of candidates handled and due.
+
+    Args:
+        label: stands before it.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=total, label=f"{self._label:15}", file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.length = total
+        self._bar.update(done - self._bar.pos)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.__exit__(None, None, None)

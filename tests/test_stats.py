@@ -1,0 +1,344 @@
+"""What operators are told: the record of the runs, whether cleaning keeps up, memory, fullest channels, queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, calls
+from redis.exceptions import ResponseError
+
+from chat.cleaning import clean_backlog, clean_channels, clean_clients
+from chat.screen import age, size, stats_lines, verdict
+from chat.stats import LATE_SECONDS, Stats, SweepStats, read_stats
+from chat.usage import Memory, Queue, read_fullest, read_memory, read_queue
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+ALL = (clean_channels, clean_backlog, clean_clients)
+NAMES = [clean.__name__ for clean in ALL]
+
+
+def clean_all(lab: Lab) -> None:
+    for clean in ALL:
+        clean(lab.redis, settings=lab.settings)
+
+
+def stats(lab: Lab) -> Stats:
+    return read_stats(lab.redis, settings=lab.settings)
+
+
+def earlier(lab: Lab, seconds: float, *indexes: str) -> None:
+    """Make it so long ago that a sweep found nothing due in the indexes, in every shard."""
+    for shard in range(lab.settings.shards):
+        for index in indexes:
+            lab.redis.hincrby(f"chat:{{{shard}}}:meta", f"done:{index}", int(-seconds * 1000))
+
+
+def screen(lab: Lab) -> list[str]:
+    empty = Memory(messages=0, clients=0, indexes=0, tokens=0)
+    return stats_lines(stats(lab), empty, [], Queue(waiting=0, unacked=0))
+
+
+# whether cleaning keeps up
+
+
+def test_before_the_first_run_nothing_has_succeeded(lab: Lab) -> None:
+    lab.send("lobby", "hi")
+    assert [(sweep.success_age, sweep.behind, verdict(sweep)) for sweep in stats(lab).sweeps.values()] == [
+        (None, None, "no success yet")
+    ] * 3
+    assert screen(lab)[0].startswith("not every sweep has succeeded yet")
+
+
+def test_after_a_run_of_each_it_keeps_up(lab: Lab) -> None:
+    lab.send("lobby", "hi")
+    clean_all(lab)
+    found = stats(lab)
+    assert list(found.sweeps) == NAMES
+    assert all(0 <= (sweep.success_age or 0) < 5 and sweep.behind == 0 for sweep in found.sweeps.values())
+    assert screen(lab)[0] == "keeping up"
+
+
+@pytest.mark.parametrize(
+    ("index", "sweep", "interval"),
+    [("updated", "clean_channels", 60), ("sizes", "clean_backlog", 30), ("polled", "clean_clients", 60)],
+)
+def test_a_sweep_that_stops_is_behind_before_its_second_interval_ends(
+    lab: Lab, index: str, sweep: str, interval: float
+) -> None:
+    clean_all(lab)
+    earlier(lab, 1.4 * interval, index)
+    assert stats(lab).sweeps[sweep].behind == 0
+    earlier(lab, 0.2 * interval, index)
+    assert stats(lab).sweeps[sweep].behind == pytest.approx(0.6 * interval, abs=5)
+    assert screen(lab)[0].startswith("behind by ")
+
+
+def test_one_shard_that_is_not_done_is_enough_to_be_behind(lab: Lab) -> None:
+    clean_all(lab)
+    lab.redis.hincrby("chat:{7}:meta", "done:updated", -600_000)
+    assert stats(lab).sweeps["clean_channels"].behind == pytest.approx(540, abs=5)
+
+
+def test_an_age_limit_needs_a_success_of_its_own(redis: Redis) -> None:
+    clean_all(Lab(redis))
+    assert stats(Lab(redis, message_timeout=60)).sweeps["clean_backlog"].success_age is None
+    clean_all(Lab(redis, message_timeout=60))
+    assert stats(Lab(redis, message_timeout=60)).sweeps["clean_backlog"].behind == 0
+
+
+def test_short_intervals_leave_a_run_the_time_it_takes(redis: Redis) -> None:
+    lab = Lab(redis, clean_channels_every=0.1)
+    clean_all(lab)
+    earlier(lab, LATE_SECONDS - 0.5, "updated")
+    assert stats(lab).sweeps["clean_channels"].behind == 0
+
+
+def test_a_cron_schedule_has_ages_and_no_verdict(redis: Redis) -> None:
+    lab = Lab(redis, clean_channels_every="0 3 * * *")
+    clean_all(lab)
+    sweep = stats(lab).sweeps["clean_channels"]
+    assert (sweep.interval, sweep.behind, verdict(sweep)) == (None, None, "by cron")
+    assert screen(lab)[0] == "keeping up"
+
+
+@pytest.mark.parametrize(
+    ("clean", "index", "lax"),
+    [
+        (clean_channels, "updated", {"channel_timeout": 901}),
+        (clean_backlog, "sizes", {"backlog": 101}),
+        (clean_clients, "polled", {"client_timeout": 301}),
+        (clean_channels, "updated", {"dry_run": True}),
+    ],
+)
+def test_a_laxer_run_or_a_dry_one_is_no_success(lab: Lab, clean: Any, index: str, lax: Any) -> None:
+    clean(lab.redis, **lax)
+    assert stats(lab).sweeps[clean.__name__].success_age is None
+    clean(lab.redis)
+    assert lab.redis.hexists("chat:{0}:meta", f"done:{index}")
+
+
+def test_a_stricter_run_is_a_success(lab: Lab) -> None:
+    clean_channels(lab.redis, channel_timeout=0)
+    assert stats(lab).sweeps["clean_channels"].behind == 0
+
+
+def test_a_run_that_could_not_finish_is_no_success(lab: Lab) -> None:
+    lab.send("old", "x")
+    lab.idle("old", 1000)
+    clean_channels(lab.redis, time_budget=0)
+    sweep = stats(lab).sweeps["clean_channels"]
+    assert (sweep.success_age, sweep.due, sweep.overdue) == (None, 1, pytest.approx(100, abs=5))
+    assert (sweep.last.report["due"], sweep.last.report["completed"]) == (1, False)
+
+
+def test_a_sweep_of_some_shards_vouches_for_these_only(lab: Lab) -> None:
+    clean_channels(lab.redis, shards=[0, 1])
+    assert stats(lab).sweeps["clean_channels"].success_age is None
+    clean_channels(lab.redis, shards=range(2, 16))
+    assert stats(lab).sweeps["clean_channels"].behind == 0
+
+
+# the record
+
+
+def test_a_run_leaves_its_report_and_adds_to_the_totals(lab: Lab) -> None:
+    lab.send_all("lobby", 105)
+    clean_backlog(lab.redis)
+    lab.send_all("lobby", 2)
+    clean_backlog(lab.redis)
+    sweep = stats(lab).sweeps["clean_backlog"]
+    assert (sweep.last.report["messages"], sweep.last.messages, sweep.last.runs) == (2, 7, 2)
+    assert (sweep.last.failures, sweep.failed_age, sweep.last.error) == (0, None, "")
+    assert 0 <= (sweep.ended_age or 0) <= (sweep.started_age or 0) < 5
+
+
+def test_a_dry_run_leaves_no_record(lab: Lab) -> None:
+    for clean in ALL:
+        clean(lab.redis, dry_run=True)
+    assert not lab.redis.exists("chat:runs")
+
+
+def test_a_run_that_another_one_left_no_work_leaves_the_record_to_that(lab: Lab) -> None:
+    lab.send("old", "x")
+    lab.redis.set(lab.key("old", "lease:clean_channels"), "another run")
+    assert clean_channels(lab.redis, channel_timeout=0).skipped
+    last = stats(lab).sweeps["clean_channels"].last
+    assert (last.runs, last.report, last.started_ms is not None) == (0, {}, True)
+
+
+def test_a_run_that_fails_leaves_its_error(lab: Lab) -> None:
+    lab.send("old", "x")
+    lab.redis.set(lab.key("old", "sizes"), "no zset")
+    with pytest.raises(ResponseError):
+        clean_channels(lab.redis, channel_timeout=0)
+    lab.redis.delete(lab.key("old", "sizes"))
+    sweep = stats(lab).sweeps["clean_channels"]
+    assert (sweep.last.runs, sweep.last.failures) == (1, 1)
+    assert sweep.last.error.startswith("ResponseError: WRONGTYPE")
+    assert any("failed" in line and "WRONGTYPE" in line for line in screen(lab))
+    clean_all(lab)
+    assert not any("failed" in line for line in screen(lab))
+
+
+def test_a_run_that_was_broken_off_shows(lab: Lab) -> None:
+    clean_all(lab)
+    ended_ms = int(lab.redis.hget("chat:runs", "clean_channels:ended").split()[0])
+    lab.redis.hset("chat:runs", "clean_channels:started", f"{ended_ms + 1} ")
+    assert any(line.startswith("  running for") for line in screen(lab))
+
+
+def test_a_full_redis_still_keeps_the_record(lab: Lab) -> None:
+    lab.send_all("lobby", 105)
+    lab.redis.config_set("maxmemory", "1")
+    try:
+        clean_backlog(lab.redis)
+    finally:
+        lab.redis.config_set("maxmemory", "0")
+    sweep = stats(lab).sweeps["clean_backlog"]
+    assert (sweep.last.report["messages"], sweep.behind) == (5, 0)
+
+
+# counts, memory, fullest, queue
+
+
+def test_counts_are_those_of_what_is_stored(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.check("bob", "other")
+    lab.send_all("lobby", 105)
+    lab.send("old", "x")
+    lab.idle("old", 901)
+    clean_all(lab)
+    found = stats(lab)
+    assert (found.channels, found.messages, found.clients) == (1, 100, 2)
+    assert (found.sent, found.removed) == (106, 6)
+
+
+def test_messages_over_the_hard_backlog_count_as_removed(redis: Redis) -> None:
+    lab = Lab(redis, backlog=2, hard_backlog=3)
+    lab.send_all("lobby", 10)
+    assert (stats(lab).messages, stats(lab).sent, stats(lab).removed) == (3, 10, 7)
+
+
+@pytest.mark.parametrize("lost", ["log:", "sizes", "meta", "trimmed"])
+def test_an_account_that_a_lost_key_made_wrong_is_right_when_the_shard_is_empty(lab: Lab, lost: str) -> None:
+    lab.send_all("lobby", 5)
+    lab.check("bob", "lobby")
+    lab.redis.delete(lab.key("lobby", lost))
+    lab.send_all("lobby", 2)
+    lab.check("bob", "lobby")
+    assert stats(lab).messages >= 0
+    clean_channels(lab.redis, channel_timeout=0)
+    clean_clients(lab.redis, client_timeout=0)
+    assert (stats(lab).messages, stats(lab).clients) == (0, 0)
+
+
+def test_the_log_that_was_lost_counts_as_removed(lab: Lab) -> None:
+    lab.send_all("lobby", 5)
+    lab.redis.delete(lab.key("lobby", "log:"))
+    lab.send("lobby", "next")
+    assert stats(lab).messages == 1
+    lab.redis.delete(lab.key("lobby", "log:"))
+    lab.check("bob", "lobby")
+    assert stats(lab).messages == 0
+
+
+def test_the_fullest_channels_come_first(lab: Lab) -> None:
+    for count in range(1, 15):
+        lab.send_all(f"room {count}", count)
+    assert read_fullest(lab.redis, 3) == [("room 14", 14), ("room 13", 13), ("room 12", 12)]
+    assert len(read_fullest(lab.redis)) == 10
+
+
+def test_memory_by_kind_is_what_redis_says_of_the_keys(lab: Lab) -> None:
+    for number in range(20):
+        lab.send_all(f"room {number}", 3)
+        lab.check("bob", f"room {number}")
+    memory = read_memory(lab.redis)
+
+    def taken(*patterns: str) -> int:
+        found = [key for pattern in patterns for key in lab.redis.keys(f"chat:{{*}}:{pattern}")]
+        return sum(lab.redis.memory_usage(key) or 0 for key in found)
+
+    assert memory.messages == pytest.approx(taken("log:*"), rel=0.02)
+    assert memory.clients == pytest.approx(taken("seen:*", "read:*"), rel=0.02)
+    assert memory.indexes == taken("updated", "sizes", "heads", "polled", "trimmed", "meta")
+    assert memory.tokens == taken("sent:*")
+
+
+def test_an_empty_redis_has_stats_too(lab: Lab) -> None:
+    assert (stats(lab).channels, read_fullest(lab.redis)) == (0, [])
+    assert read_memory(lab.redis) == Memory(messages=0, clients=0, indexes=0, tokens=0)
+    assert read_queue(lab.redis) == Queue(waiting=0, unacked=0)
+    assert not lab.redis.keys()
+
+
+def test_a_client_that_decodes_replies_reads_the_same(redis: Redis, lab: Lab) -> None:
+    from redis import Redis as Client  # noqa: PLC0415  the fixture's class
+
+    lab.send_all("lobby", 3)
+    lab.check("bob", "lobby")
+    clean_all(lab)
+    with Client(port=redis.get_connection_kwargs()["port"], decode_responses=True) as decoding:
+        assert read_fullest(decoding) == [("lobby", 3)]
+        assert read_memory(decoding) == read_memory(redis)
+        assert read_stats(decoding).shards == read_stats(redis).shards
+
+
+def test_stats_are_the_same_few_calls_at_any_size(lab: Lab) -> None:
+    seen = []
+    for count in (1, 500):
+        for number in range(count):
+            lab.send(f"room {number}", "x")
+            lab.check("bob", f"room {number}")
+        clean_all(lab)
+        calls(lab.redis)
+        stats(lab)
+        seen.append(calls(lab.redis))
+    assert seen[0] == seen[1]
+    assert not {"keys", "scan", "hgetall"} & seen[0].keys() - {"hgetall"}
+    assert seen[0]["hgetall"] == 1
+
+
+# for people
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"), (0, "0 s"), (0.25, "0.2 s"), (12.4, "12 s"), (119, "119 s"), (180, "3 min"),
+        (7200, "2 h"), (1e6, "12 days"),
+    ],
+)  # fmt: skip
+def test_ages_are_short(seconds: float | None, shown: str) -> None:
+    assert age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (12_345_678, "12.3 MB"), (3e13, "30.0 TB")]
+)
+def test_sizes_are_short(count: float, shown: str) -> None:
+    assert size(count) == shown
+
+
+def test_the_screen_fits_80_columns_whatever_is_in_it(lab: Lab) -> None:
+    name = "\x1b[2J" + "w" * 190
+    lab.send(name, "x")
+    lab.send_all("lobby", 1001)
+    clean_backlog(lab.redis, backlog=1)
+    lab.redis.hset("chat:runs", "clean_backlog:failed", "99999999999999 " + "long " * 50)
+    earlier(lab, 1e9, "sizes")
+    large = Memory(messages=10**12, clients=10**12, indexes=10**12, tokens=10**12)
+    lines = stats_lines(stats(lab), large, read_fullest(lab.redis), None)
+    assert [line for line in lines if len(line) > 80 or "\x1b" in line] == []
+    assert any("\\u001b" in line for line in lines)
+
+
+def test_a_sweep_is_behind_by_what_it_is_late() -> None:
+    def behind(age: float, interval: float) -> float | None:
+        values: dict[str, Any] = dict.fromkeys(("started_age", "ended_age", "failed_age", "last"))
+        return SweepStats(due=0, overdue=0, interval=interval, success_age=age, **values).behind
+
+    assert [behind(89, 60), behind(91, 60), behind(1.9, 1), behind(2.1, 1)] == [0, 31, 0, pytest.approx(1.1)]
