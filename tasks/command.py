@@ -134,12 +134,14 @@ def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any]
         return
     client, settings = chat_redis()
     stored = read_stats(client, settings=settings)
-    for look in looks:
-        for what in ("channels", "messages"):
-            count, of = getattr(look, what), getattr(stored, what)
-            if count > MUCH * of:
-                question = f"{look.sweep} would remove {count:,} of {of:,} {what}. Go on?"
-                click.confirm(question, abort=True, err=True)
+    much = [
+        f"{look.sweep} would remove {look.channels:,} of {stored.channels:,} channels"
+        f" and {look.messages:,} of {stored.messages:,} messages"
+        for look in looks
+        if look.channels > MUCH * stored.channels or look.messages > MUCH * stored.messages
+    ]
+    if much:
+        click.confirm("\n".join([*much, "Go on?"]), abort=True, err=True)
 
 
 def show(report: Report, *, as_json: bool, first: bool) -> None:

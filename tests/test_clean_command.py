@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import Server, run
+from servers import Program, Server, clean_environment, eventually, run, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lab import Lab
     from redis import Redis
@@ -16,10 +22,13 @@ Clean = tuple[int, str, str]
 
 
 @pytest.fixture
-def clean(redis: Redis, server: Server) -> Callable[..., tuple[int, str, str]]:
+def clean(redis: Redis, server: Server) -> Callable[..., Clean]:
     assert not redis.dbsize()
+    return cleaner(server)
 
-    def clean(*arguments: str, **environment: str) -> tuple[int, str, str]:
+
+def cleaner(server: Server) -> Callable[..., Clean]:
+    def clean(*arguments: str, **environment: str) -> Clean:
         result = run("-m", "celery", "-A", "tasks", "clean", *arguments, **{"REDIS_URL": server.url} | environment)
         return result.returncode, result.stdout, result.stderr
 
@@ -34,10 +43,13 @@ def test_all_three_run_by_the_settings_without_broker_or_worker(clean: Callable[
     lab.away("bob", "lobby", 301)
     code, out, err = clean("all", "--now")
     assert (code, err) == (0, "")
-    backlog, channels, clients = out.splitlines()
-    assert backlog.startswith("clean_backlog: removed 1 messages in")
-    assert channels.startswith("clean_channels: removed 1 channels, 1 messages in")
-    assert clients.startswith("clean_clients: removed 1 clients in")
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head == ["sweep", "outcome", "channels", "messages", "clients", "due", "overdue", "took"]
+    assert [row[:7] for row in rows] == [
+        ["clean_backlog", "done", "0", "1", "0", "0", "-"],
+        ["clean_channels", "done", "1", "1", "0", "0", "-"],
+        ["clean_clients", "done", "0", "0", "1", "0", "-"],
+    ]
     assert not lab.redis.keys("chat:celery:*")
 
 
@@ -45,8 +57,17 @@ def test_a_dry_run_says_what_would_go(clean: Callable[..., Clean], lab: Lab) -> 
     lab.send_all("lobby", 3)
     code, out, _ = clean("backlog", "--now", "--backlog", "1", "--dry-run", "--json")
     report = json.loads(out)
-    assert (code, report["messages"], report["dry_run"]) == (0, 2, True)
+    assert (code, report["messages"], report["dry_run"], report["examples"]) == (0, 2, True, [["lobby", 2]])
     assert lab.redis.llen(lab.key("lobby", "log:")) == 3
+
+
+def test_a_dry_run_names_the_ten_that_would_lose_most(clean: Callable[..., Clean], lab: Lab) -> None:
+    for count in range(2, 14):
+        lab.send_all(f"room {count}", count)
+    _, out, _ = clean("backlog", "--now", "--backlog", "1", "--dry-run")
+    assert out.splitlines()[2:] == [f"{count - 1:>14} messages of room {count}" for count in range(13, 3, -1)]
+    lab.send("steer\x1b[2J", "x")
+    assert "\x1b" not in clean("channels", "--now", "--channel-timeout", "0", "--dry-run")[1]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +76,9 @@ def test_a_dry_run_says_what_would_go(clean: Callable[..., Clean], lab: Lab) -> 
         (["backlog", "--now", "--backlog", "-1"], "clean: backlog is -1, must be a whole number of at least 0"),
         (["backlog", "--now", "--backlog", "x"], "'x' is not a valid integer"),
         (["channels", "--now", "--channel-timeout", "nan"], "clean: channel_timeout is nan"),
-        (["backlog"], "Missing option '--now'"),
+        (["backlog", "--backlog", "-1"], "clean: backlog is -1, must be a whole number of at least 0"),
+        (["all", "--shard", "16"], "clean: shards is (16,), must be a list of numbers from 0 to 15"),
+        (["channels", "--client-timeout", "1"], "No such option"),
         (["everything", "--now"], "No such command"),
     ],
 )
@@ -74,10 +97,157 @@ def test_a_shard_held_by_another_run_is_exit_code_4(clean: Callable[..., Clean],
     lab.redis.set(lab.key("old", "lease:clean_channels"), "another run")
     code, out, _ = clean("channels", "--now", "--channel-timeout", "0")
     assert code == 4
-    assert "already running in 1 shards" in out
+    assert out.splitlines()[1].split()[:2] == ["clean_channels", "busy"]
+
+
+def test_without_a_worker_it_says_so_and_leaves_nothing_in_the_queue(clean: Callable[..., Clean], lab: Lab) -> None:
+    lab.send("old", "x")
+    code, out, err = clean("channels", "--channel-timeout", "0")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith("clean: no worker answers: start one (celery -A tasks worker), or use --now")
+    assert lab.redis.llen("chat:celery:pollchat") == 0
+    assert lab.redis.exists(lab.key("old", "log:"))
+
+
+class Terminal:
+    """The command as a person runs it: input, output and errors are a terminal."""
+
+    def __init__(self, server: Server, *arguments: str) -> None:
+        self.seen, (self.ours, theirs) = "", pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "tasks", "clean", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=clean_environment() | {"REDIS_URL": server.url},
+        )
+        os.close(theirs)
+
+    def until(self, text: str) -> None:
+        def there() -> bool:
+            if select.select([self.ours], [], [], 0)[0]:
+                with suppress(OSError):  # it has ended
+                    self.seen += os.read(self.ours, 4096).decode()
+            return text in self.seen
+
+        eventually(there)
+
+    def answer(self, line: str) -> int:
+        os.write(self.ours, f"{line}\n".encode())
+        return self.end()
+
+    def end(self) -> int:
+        code = self.process.wait(30)
+        os.close(self.ours)
+        return code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [
+        (["channels", "--channel-timeout", "0"], "clean_channels would remove 4 of 4 channels and 10 of 10 messages"),
+        (["backlog", "--backlog", "1"], "clean_backlog would remove 0 of 4 channels and 6 of 10 messages"),
+    ],
+)
+def test_on_a_terminal_it_asks_before_more_than_half_goes(
+    server: Server, lab: Lab, arguments: list[str], asks: str
+) -> None:
+    for channel, count in (("a", 1), ("b", 1), ("c", 1), ("d", 7)):
+        lab.send_all(channel, count)
+    refused = Terminal(server, *arguments, "--now")
+    refused.until(asks)
+    refused.until("Go on?")
+    assert refused.answer("n") == 1
+    assert lab.redis.llen(lab.key("d", "log:")) == 7
+    agreed = Terminal(server, *arguments, "--now")
+    agreed.until("Go on?")
+    assert agreed.answer("y") == 0
+    assert lab.redis.llen(lab.key("d", "log:")) < 2
+
+
+def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab) -> None:
+    lab.send_all("a", 3)
+    lab.send_all("b", 4)
+    for arguments in (["--backlog", "3"], ["--backlog", "0", "--yes"]):
+        terminal = Terminal(server, "backlog", *arguments, "--now")
+        terminal.until("clean_backlog  done")
+        assert terminal.end() == 0
+        assert "Go on?" not in terminal.seen
+    assert lab.redis.llen(lab.key("a", "log:")) == 0
+
+
+def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) -> None:
+    lab.send_all("a", 10_050)
+    terminal = Terminal(server, "backlog", "--now", "--yes")
+    terminal.until("100%")
+    assert terminal.end() == 0
 
 
 def test_an_unreachable_redis_is_one_line(clean: Callable[..., Clean]) -> None:
     code, out, err = clean("all", "--now", REDIS_URL="redis://127.0.0.1:1/0")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "Connection refused" in err
+    assert clean("all", CHAT_BROKER_URL="redis://127.0.0.1:1/0")[:2] == (1, "")
+
+
+@pytest.fixture(scope="module")
+def working(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    consumer = worker(tmp_path_factory.mktemp("clean"), {"REDIS_URL": server.url}).start()
+    eventually(lambda: "ready." in consumer.output)
+    yield consumer
+    assert consumer.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("working")
+class TestThroughAWorker:
+    def test_it_brings_the_reports_home(self, server: Server, lab: Lab, working: Program) -> None:
+        clean = cleaner(server)
+        lab.send_all("lobby", 105)
+        lab.send("old", "x")
+        lab.idle("old", 901)
+        code, out, err = clean("all")
+        assert (code, err) == (0, "")
+        rows = [line.split() for line in out.splitlines()]
+        assert [row[:4] for row in rows[1:3]] == [
+            ["clean_backlog", "done", "0", "5"],
+            ["clean_channels", "done", "1", "1"],
+        ]
+        assert "clean_backlog: removed 5 messages in" in working.output
+
+    def test_a_dry_run_says_the_same_as_in_this_process(self, server: Server, lab: Lab) -> None:
+        clean = cleaner(server)
+        lab.send_all("lobby", 105)
+        reports = [json.loads(clean("backlog", "--dry-run", "--json", *now)[1]) for now in ([], ["--now"])]
+        assert {**reports[0], "seconds": 0} == {**reports[1], "seconds": 0}
+        assert (reports[0]["messages"], reports[0]["examples"]) == (5, [["lobby", 5]])
+        assert lab.redis.llen(lab.key("lobby", "log:")) == 105
+
+    def test_every_override_reaches_it(self, server: Server, lab: Lab) -> None:
+        clean = cleaner(server)
+        for number in range(20):
+            lab.send(f"room {number}", "x")
+        shard = lab.key("room 3", "").split("{")[1].split("}")[0]
+        code, out, _ = clean("channels", "--channel-timeout", "0", "--shard", shard, "--json")
+        assert (code, 0 < json.loads(out)["channels"] < 20) == (0, True)
+        assert not lab.traces("room 3")
+
+    def test_a_shard_that_another_run_holds_is_exit_code_4(self, server: Server, lab: Lab) -> None:
+        clean = cleaner(server)
+        lab.send("old", "x")
+        lab.redis.set(lab.key("old", "lease:clean_channels"), "another run")
+        assert clean("channels", "--channel-timeout", "0")[0] == 4
+
+    def test_a_task_that_fails_is_exit_code_1(self, server: Server, lab: Lab) -> None:
+        clean = cleaner(server)
+        lab.send("old", "x")
+        lab.redis.set(lab.key("old", "sizes"), "no zset")
+        code, out, err = clean("channels", "--channel-timeout", "0")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "WRONGTYPE" in err
+
+    def test_progress_comes_through(self, server: Server, lab: Lab) -> None:
+        lab.send_all("a", 10_050)
+        terminal = Terminal(server, "backlog", "--yes")
+        terminal.until("100%")
+        assert terminal.end() == 0
