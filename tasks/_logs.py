@@ -25,6 +25,7 @@ TALKATIVE = (  # say it at each attempt, or in many lines
     "py.warnings",
     "tasks._broker",
     "tasks._scheduler",
+    "tasks.health",
 )
 
 

@@ -48,23 +48,19 @@ def heartbeat_file(node: str) -> Path:
 def begin(sender: str, **_: Any) -> None:
     """Show from now on that this process, the node `sender`, lives."""
     global _file  # noqa: PLW0603  one process is one node
-    path = heartbeat_file(sender)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        log.warning("no heartbeat, health checks will fail: %s; set CHAT_HEARTBEAT_DIR", error)
-    else:
-        _file = os.getpid(), path
+    _file = os.getpid(), heartbeat_file(sender)
+    touch()
 
 
 def touch() -> None:
     """Show that the main loop turns. From other threads and from a worker's children it means nothing."""
-    if _file and _file[0] == os.getpid() and threading.current_thread() is threading.main_thread():
-        try:
-            _file[1].touch()
-        except OSError as error:  # a full disk, say: the health check will tell
-            log.warning("no heartbeat: %s", error)
+    if not _file or _file[0] != os.getpid() or threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        _file[1].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _file[1].touch()
+    except OSError as error:
+        log.warning("no heartbeat, health checks will fail: %s; see CHAT_HEARTBEAT_DIR", error)
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
