@@ -21,12 +21,13 @@ FLOWER = ("127.0.0.1", int(os.environ.get("FLOWER_PORT", "5555")))
 BANNER = """
   Redis   {redis}
   worker  celery -A tasks worker, beat: its output is below
-  Flower  http://{flower[0]}:{flower[1]}
+  Flower  http://{flower[0]}:{flower[1]}, metrics at /metrics
 
   Try in a second terminal, after  . .venv/bin/activate
     chat send lobby "hi"
     chat check bob lobby
-    celery -A tasks call tasks.clean_backlog --kwargs '{{"backlog": 1}}'
+    celery -A tasks clean all --dry-run
+    chat stats --watch
 
   Ctrl-C stops all of it.
 """
@@ -103,7 +104,8 @@ def supervise() -> int:
     manager.add_process("worker", f"{celery} worker --loglevel=INFO --without-gossip --without-mingle")
     manager.add_process("beat", f"{celery} beat --loglevel=INFO --pidfile=")
     columns = "name,state,kwargs,result,received,runtime,worker"  # the reports at a glance
-    manager.add_process("flower", f"{celery} flower --address={FLOWER[0]} --port={FLOWER[1]} --tasks-columns={columns}")
+    where = f"--address={FLOWER[0]} --port={FLOWER[1]} --purge_offline_workers=60"  # killed ones would stay for ever
+    manager.add_process("flower", f"{celery} flower {where} --tasks-columns={columns}")
     manager.loop()
     return int(manager.returncode or 0)
 

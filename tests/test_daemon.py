@@ -138,7 +138,7 @@ def test_a_worker_with_another_number_of_shards_refuses_its_tasks(daemon: Daemon
 def test_celerys_keys_carry_our_prefix_and_results_lapse(daemon: Daemon) -> None:
     daemon.call("clean_channels")
     keys = [key.decode() for key in daemon.lab.redis.keys()]
-    assert [key for key in keys if not key.startswith(("day:celery:", "day:{", "day:shards"))] == []
+    assert [key for key in keys if not key.startswith(("day:celery:", "day:{", "day:runs", "day:shards"))] == []
     results = [key for key in keys if "task-meta" in key]
     assert all(0 < daemon.lab.redis.ttl(key) <= 3600 for key in results)
 

@@ -72,7 +72,7 @@ class Site:
     def swept_clean(self) -> None:
         """Wait until nothing is left, and see that no key is left that belongs to nobody."""
         eventually(lambda: self.idle_left() == 0, 60)
-        kept = (b":meta", b":shards", b":sent:0", b":sent:1")
+        kept = (b":meta", b":runs", b":shards", b":sent:0", b":sent:1")
         left = [key for key in self.redis.scan_iter("chat:*") if not key.startswith(b"chat:celery:")]
         assert [key for key in left if not key.endswith(kept) and b":lease:" not in key] == []
 
