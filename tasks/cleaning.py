@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections import UserDict
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -29,31 +30,46 @@ OURS = {"client", "time_budget", "progress", "settings"}  # arguments that calle
 
 log = get_task_logger(__name__)
 
+
+class Told(UserDict[str, Any]):
+    """A report as a task's result: a JSON object where it is stored, one readable line in Flower and in the log."""
+
+    def __init__(self, report: cleaning.Report) -> None:
+        super().__init__(dataclasses.asdict(report))
+        self._line = str(report).removeprefix(f"{report.sweep}: ")  # the task's name stands beside it
+
+    def __repr__(self) -> str:
+        """Return what Celery's events and log show of a result."""
+        return self._line
+
+    def __json__(self) -> dict[str, Any]:
+        """Return what Celery's serializer stores."""
+        return self.data
+
+
 # A bad argument is the caller's: one line in the log, no traceback, no retry.
 sweep_task = partial(shared_task, bind=True, throws=(ChatError,))
 
 
 @sweep_task(name="tasks.clean_channels")
-def clean_channels(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+def clean_channels(self: Task, *args: Any, **overrides: Any) -> Told:
     """Remove idle channels. Overrides: channel_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_channels, args, overrides)
 
 
 @sweep_task(name="tasks.clean_backlog")
-def clean_backlog(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+def clean_backlog(self: Task, *args: Any, **overrides: Any) -> Told:
     """Trim channels to their backlog. Overrides: backlog, message_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_backlog, args, overrides)
 
 
 @sweep_task(name="tasks.clean_clients")
-def clean_clients(self: Task, *args: Any, **overrides: Any) -> dict[str, Any]:
+def clean_clients(self: Task, *args: Any, **overrides: Any) -> Told:
     """Forget expired clients. Overrides: client_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_clients, args, overrides)
 
 
-def _sweep(
-    task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]
-) -> dict[str, Any]:
+def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]) -> Told:
     """Be the body of a task: run its sweep, log its report and return it as JSON."""
 
     def progress(done: int, total: int) -> None:
@@ -64,7 +80,7 @@ def _sweep(
 
     report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)
-    return dataclasses.asdict(report)
+    return Told(report)
 
 
 def run(

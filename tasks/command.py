@@ -102,6 +102,7 @@ def sweep(
 ) -> None:
     """Run sweeps one after another, print their reports and exit with what came of them."""
     given = {name: value for name, value in overrides.items() if value not in (None, ())}
+    given |= {"dry_run": True} if dry_run else {}
     app: Celery = context.obj.app
     code = DONE
     try:
@@ -109,9 +110,9 @@ def sweep(
         for number, one in enumerate(cleanings):
             with Bar(one.__name__) as bar:
                 if now:
-                    report = run(one, given | {"dry_run": dry_run}, time_budget=None, progress=bar)
+                    report = run(one, given, time_budget=None, progress=bar)
                 else:
-                    report = run_in_worker(app, one.__name__, given | {"dry_run": dry_run}, bar)
+                    report = run_in_worker(app, one.__name__, given, bar)
             show(report, as_json=as_json, first=not number)
             code = max(code, code_of(report), key=SEVERITY.index)
     except (InvalidArgumentError, SettingsError) as error:
