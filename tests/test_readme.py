@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import doctest
+import re
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from servers import ROOT, Server
 
 from chat.__main__ import _parser
+from tasks._metrics import NAMES
+from tasks.command import clean
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,3 +38,25 @@ def test_the_readme_names_every_shell_command() -> None:
     readme = (ROOT / "README.md").read_text()
     commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
     assert [name for name in commands if f"chat {name}" not in readme] == []
+
+
+def test_the_readme_says_what_to_do_about_every_alert() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+    assert [rule["alert"] for rule in rules if f"`{rule['alert']}`" not in readme] == []
+    assert set(re.findall(r"`(Pollchat\w+)`", readme)) == {rule["alert"] for rule in rules}
+
+
+def test_every_file_and_metric_that_the_readme_names_exists() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = re.findall(r"\((deploy/[^)]+)\)|`((?:deploy|tests|tasks|chat)/[\w./-]+)`", readme)
+    assert [path for pair in named for path in pair if path and not (ROOT / path).exists()] == []
+    assert len(named) > 8
+    assert set(re.findall(r"`(chat_\w+)`", readme)) <= set(NAMES)
+
+
+def test_every_option_of_clean_is_a_word_of_the_readme_or_of_its_own_help() -> None:
+    readme = (ROOT / "README.md").read_text()
+    options = {option for command in clean.commands.values() for param in command.params for option in param.opts}
+    limits = {f"--{name.replace('_', '-')}" for name in ("channel_timeout", "message_timeout", "client_timeout")}
+    assert {option for option in options - limits if option not in readme} == set()
