@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEPLOY = ROOT / "deploy"
-TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+NO_TEXTS = {"__pycache__", "pictures"}
+TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and not NO_TEXTS & set(path.parts))
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = DEPLOY / "compose.yaml"
 MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
