@@ -67,6 +67,7 @@ def test_an_empty_value_counts_as_not_set() -> None:
         ("CHAT_BROKER_URL", "amqp://localhost", "redis://"),
         ("CHAT_CHANNEL_TIMEOUT", "1e306", "a number of seconds above 0"),
         ("CHAT_PREFIX", "a{b}", "1 to 50 of letters, digits and _ . : -"),
+        ("CHAT_HEARTBEAT_DIR", "hearts", "an absolute path"),
         ("CHAT_SHARDS", "0", "a whole number from 1 to 16384"),
         ("CHAT_SHARDS", "abc", "a whole number"),
         ("CHAT_SHARDS", "1.5", "a whole number"),
