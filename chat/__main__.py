@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 import time
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -41,6 +42,8 @@ Settings come from the environment or .env, REDIS_URL first of all."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know every character
     url = ""
     try:
         settings = Settings.from_env()

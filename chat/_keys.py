@@ -28,7 +28,7 @@ Time is the server's, in ms. Text is UTF-8, lone surrogates passed through.
 
 from zlib import crc32
 
-__all__ = ["Keys", "decode_text", "encode_text"]
+__all__ = ["Keys", "decode_name", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
 AFTER_READ_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
@@ -42,6 +42,14 @@ def encode_text(text: str) -> bytes:
 def decode_text(stored: bytes) -> str:
     """Return the text that `encode_text` was given."""
     return stored.decode("utf-8", "surrogatepass")
+
+
+def decode_name(stored: bytes) -> str:
+    """Return a name to show, also one that something else wrote and that is no text."""
+    try:
+        return decode_text(stored)
+    except UnicodeDecodeError:
+        return stored.decode("utf-8", "backslashreplace")
 
 
 class Keys:

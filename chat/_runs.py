@@ -72,6 +72,14 @@ class LastRun:
     clients: int
 
 
+def _report(text: str) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(text)
+    except ValueError:  # there was none, or it is damaged
+        return {}
+    return report
+
+
 def last_run(record: Mapping[bytes, bytes], sweep: str) -> LastRun:
     """Return what the hash ``chat:runs`` holds of a sweep."""
     noted: dict[str, tuple[int | None, str]] = {}
@@ -82,7 +90,7 @@ def last_run(record: Mapping[bytes, bytes], sweep: str) -> LastRun:
     return LastRun(
         started_ms=noted["started"][0],
         ended_ms=noted["ended"][0],
-        report=json.loads(noted["ended"][1] or "{}"),
+        report=_report(noted["ended"][1]),
         failed_ms=noted["failed"][0],
         error=noted["failed"][1],
         **{total: int(record.get(f"{sweep}:{total}".encode(), 0)) for total in totals},

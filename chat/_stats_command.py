@@ -39,7 +39,7 @@ def stats_command(options: argparse.Namespace, settings: Settings) -> None:
         _print(client, broker, options, settings)
         return
     pause = pause_of(options)
-    clear = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""
+    clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not options.json else ""
     while True:
         print(clear, end="")
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chat._arguments import at_least, milliseconds
 from chat._errors import InvalidArgumentError
-from chat._keys import Keys, decode_text
+from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
 from chat._report import Report
 from chat._runs import recorded
@@ -102,11 +102,14 @@ class Sweep:
                     tally.removed[index] += replies[index]
                 self._keep_largest(tally, batch, replies[len(counts) :])
                 tally.handled += len(batch)
-                self._tell(tally.handled, expected)
+                if time.monotonic() >= self._tell_at:
+                    self._tell(tally.handled, expected)
+        if work:
+            self._tell(tally.handled, expected)
         return Report(
             sweep=self._name,
             dry_run=self._dry_run,
-            examples=tuple((decode_text(name), count) for name, count in tally.examples.items()),
+            examples=tuple((decode_name(name), count) for name, count in tally.examples.items()),
             due=tally.due,
             overdue=tally.overdue_ms / 1000,
             busy=len(tally.busy),
@@ -133,7 +136,7 @@ class Sweep:
                 tally.busy.add(shard)
                 return
             if not names:
-                left = due - offset
+                left = max(0, due - offset)  # of a dry run's page, what has gone meanwhile
                 tally.due += left
                 tally.overdue_ms = max(tally.overdue_ms, overdue_ms if left else 0)
                 return
@@ -156,15 +159,14 @@ class Sweep:
     def _keep_largest(tally: _Tally, names: list[bytes], counts: list[int]) -> None:
         """Add what a dry run counted for each name, and keep those that would lose most."""
         for name, count in zip(names, counts, strict=False):
-            if count >= 0:
+            if count:
                 tally.examples[name] = tally.examples.get(name, 0) + count
         tally.examples = _largest(tally.examples)
 
     def _tell(self, handled: int, expected: int) -> None:
-        """Report progress, but not at every batch: a listener may cost more than the batch."""
-        now = time.monotonic()
-        if self._progress and (now >= self._tell_at or handled >= expected):
-            self._tell_at = now + PROGRESS_EVERY
+        """Report progress; not at every batch, a listener may cost more than that."""
+        self._tell_at = time.monotonic() + PROGRESS_EVERY
+        if self._progress:
             self._progress(handled, max(expected, handled))
 
     def _is_over(self) -> bool:

@@ -64,7 +64,7 @@ def clean_channels(
     sweep = Sweep("clean_channels", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("channel_timeout", _given(channel_timeout, sweep.settings.channel_timeout))
     args = (timeout_ms, int(dry_run))
-    mark = timeout_ms <= sweep.settings.channel_timeout * 1000
+    mark = timeout_ms <= milliseconds("channel_timeout", sweep.settings.channel_timeout)
     rule = Rule("updated", "age", timeout_ms, REMOVE_CHANNELS, REMOVE_KEYS, ("log",), args, mark)
     return sweep.run([rule], ("channels", "messages"))
 
@@ -105,7 +105,7 @@ def clean_backlog(
     mark = keep <= sweep.settings.backlog
     rules = [Rule("sizes", "size", keep, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_size, mark)]
     if timeout_ms:
-        mark = timeout_ms <= sweep.settings.message_timeout * 1000
+        mark = timeout_ms <= milliseconds("message_timeout", sweep.settings.message_timeout)
         rules.append(Rule("heads", "age", timeout_ms, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_age, mark))
     return sweep.run(rules, ("messages",))
 
@@ -139,7 +139,7 @@ def clean_clients(
     sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("client_timeout", _given(client_timeout, sweep.settings.client_timeout))
     args = (timeout_ms, int(dry_run), FORGET_BUDGET)
-    mark = timeout_ms <= sweep.settings.client_timeout * 1000
+    mark = timeout_ms <= milliseconds("client_timeout", sweep.settings.client_timeout)
     kinds = ("log", "seen", "read")
     rule = Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, args, mark)
     return sweep.run([rule], ("clients",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chat._keys import Keys, decode_text
+from chat._keys import Keys, decode_name
 from chat._scripts import RAW
 from chat.settings import QUEUE, Settings
 
@@ -89,7 +89,7 @@ def read_fullest(client: Redis, count: int = 10, *, settings: Settings | None = 
     for shard in range(settings.shards):
         (sizes,) = keys.of_shard(shard, "sizes")
         pipeline.execute_command("ZREVRANGE", sizes, 0, count - 1, "WITHSCORES", withscores=True, **RAW)
-    found = [(decode_text(name), int(size)) for shard in pipeline.execute() for name, size in shard]
+    found = [(decode_name(name), int(size)) for shard in pipeline.execute() for name, size in shard]
     return sorted(found, key=lambda channel: (-channel[1], channel[0]))[:count]
 
 

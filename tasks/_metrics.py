@@ -6,6 +6,7 @@ nobody serves that registry, in a worker or beat, nothing is ever read.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ __all__ = ["NAMES", "Collector"]
 
 PATIENCE = 1.0  # seconds: Flower serves nothing else meanwhile
 
-UP = ("chat_up", "Whether this scrape reached Redis.")
+UP = ("chat_up", "Whether this scrape could read the chat in Redis.")
 WHOLE: tuple[tuple[str, str, Callable[[Stats], float]], ...] = (
     ("chat_channels", "Channels that exist.", lambda stats: stats.channels),
     ("chat_messages", "Messages stored.", lambda stats: stats.messages),
@@ -98,26 +99,24 @@ class Collector:
         client, broker, settings = clients()
         up = family(*UP)
         try:
-            stats, queue = read_stats(client, settings=settings), read_queue(broker, settings=settings)
+            stats = read_stats(client, settings=settings)
         except (RedisError, ChatError):
             up.add_metric((), 0)
             yield up
             return
         up.add_metric((), 1)
         yield up
-        yield from whole(stats, queue)
+        yield from whole(stats)
         yield from by_task(stats, settings)
+        with suppress(RedisError):  # the broker may be another Redis
+            yield from of_queue(read_queue(broker, settings=settings))
 
 
-def whole(stats: Stats, queue: Queue) -> Iterator[Metric]:
-    """Yield the metrics of the chat and its queue."""
+def whole(stats: Stats) -> Iterator[Metric]:
+    """Yield the metrics of the chat and its Redis."""
     for name, text, value in WHOLE:
         metric = family(name, text)
         metric.add_metric((), value(stats))
-        yield metric
-    for name, text, of_queue in QUEUE:
-        metric = family(name, text)
-        metric.add_metric((), of_queue(queue))
         yield metric
     if stats.memory_limit:
         metric = family(*LIMIT)
@@ -137,6 +136,14 @@ def by_task(stats: Stats, settings: Settings) -> Iterator[Metric]:
     for sweep in SWEEPS:
         metric.add_metric((f"tasks.{sweep}",), longest_interval(settings, sweep))
     yield metric
+
+
+def of_queue(queue: Queue) -> Iterator[Metric]:
+    """Yield the metrics of Celery's queue."""
+    for name, text, value in QUEUE:
+        metric = family(name, text)
+        metric.add_metric((), value(queue))
+        yield metric
 
 
 @cache

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import TaskRevokedError
-from celery.exceptions import TimeoutError as CeleryTimeoutError
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
+from chat import ChatError
 from chat.cleaning import Report
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def run_in_worker(
 
     Raises:
         WorkerError: no worker answers, has time, or comes to an end.
-        Exception: what the task raised; an InvalidArgumentError, say.
+        ChatError: what the task refused; an InvalidArgumentError, say.
     """
     if not answers(app):
         message = "no worker answers: start one (celery -A tasks worker), or use --now to clean in this process"
@@ -51,22 +54,34 @@ def run_in_worker(
 
     try:
         report: dict[str, Any] = sent.get(timeout=LONGEST, on_message=follow)
+    except (ChatError, RedisError):  # the task's own, or that it cannot be asked for
+        raise
     except TaskRevokedError:
         message = f"no worker had time within {TAKEN} s, nothing was done: try again, or use --now"
-        raise WorkerError(message) from None
-    except CeleryTimeoutError:
-        message = f"no end after {LONGEST} s: see the worker's log, and celery -A tasks result {sent.id}"
         raise WorkerError(message) from None
     except KeyboardInterrupt:
         message = f"left alone, it goes on in the worker: celery -A tasks result {sent.id}"
         raise WorkerError(message) from None
+    except Exception as error:  # whatever the task raised, or Celery when Redis went away
+        what = f"{type(error).__name__}: {error}"
+        message = f"no report ({what}): see the worker's log, and celery -A tasks result {sent.id}"
+        raise WorkerError(message) from error
     return Report(**report | {"examples": tuple((name, count) for name, count in report["examples"])})
 
 
 def answers(app: Celery) -> bool:
     """Return whether a worker takes tasks from our queue: at the first answer, or when all had time to answer."""
-    for limit in (1, None):
-        workers = app.control.inspect(timeout=ANSWER, limit=limit).active_queues() or {}
-        if any(queue["name"] == app.conf.task_default_queue for queues in workers.values() for queue in queues):
-            return True
-    return False
+    try:
+        for limit in (1, None):
+            workers = app.control.inspect(timeout=ANSWER, limit=limit).active_queues() or {}
+            if any(queue["name"] == app.conf.task_default_queue for queues in workers.values() for queue in queues):
+                return True
+        return False
+    finally:
+        forget_replies(app)
+
+
+def forget_replies(app: Celery) -> None:
+    """Delete the queue of answers: those that come after the first would stay for ever."""
+    with suppress(RedisError, OperationalError), app.connection_for_write() as connection:
+        app.control.mailbox.get_reply_queue()(connection.default_channel).delete()

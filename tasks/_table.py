@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from chat.screen import age, printable
+from chat.screen import age, short
 
 if TYPE_CHECKING:
     from chat.cleaning import Report
 
 __all__ = ["HEAD", "Bar", "examples", "row"]
 
-HEAD = f"{'sweep':15}{'outcome':12}{'channels':>9}{'messages':>10}{'clients':>9}{'due':>8}{'overdue':>8}{'took':>9}"
+HEAD = "sweep          outcome    channels  messages  clients     due overdue     took"
 
 
 def row(report: Report) -> str:
     """Return a report as a line below `HEAD`: what went, or would go, and what is still due."""
     return (
-        f"{report.sweep:15}{outcome(report):12}{report.channels:>9,}{report.messages:>10,}{report.clients:>9,}"
-        f"{report.due:>8,}{age(report.overdue) if report.overdue else '-':>8}{f'{report.seconds:.2f} s':>9}"
+        f"{report.sweep:15}{outcome(report):10} {report.channels:>8,} {report.messages:>9,} {report.clients:>8,}"
+        f" {report.due:>7,} {age(report.overdue) if report.overdue else '-':>7} {f'{report.seconds:.2f} s':>8}"
     )
 
 
@@ -37,7 +37,7 @@ def outcome(report: Report) -> str:
 def examples(report: Report) -> list[str]:
     """Return the channels that would lose most, as lines."""
     what = "clients" if report.sweep == "clean_clients" else "messages"
-    return [f"{count:>14,} {what} of {printable(name)}" for name, count in report.examples]
+    return [f"{count:>14,} {what} of {short(name)}" for name, count in report.examples]
 
 
 class Bar:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat import ChatError, InvalidArgumentError, SettingsError, cleaning
 from chat.stats import read_stats
@@ -117,6 +117,8 @@ def sweep(
             code = max(code, code_of(report), key=SEVERITY.index)
     except (InvalidArgumentError, SettingsError) as error:
         code = fail(BAD_INPUT, error)
+    except OutOfMemoryError:
+        code = fail(FAILED, "Redis is full and takes no task: use --now to clean in this process")
     except (WorkerError, ChatError, RedisError, OperationalError) as error:
         code = fail(FAILED, error)
     sys.exit(code)
@@ -135,14 +137,15 @@ def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any]
         return
     client, settings = chat_redis()
     stored = read_stats(client, settings=settings)
-    much = [
-        f"{look.sweep} would remove {look.channels:,} of {stored.channels:,} channels"
-        f" and {look.messages:,} of {stored.messages:,} messages"
-        for look in looks
-        if look.channels > MUCH * stored.channels or look.messages > MUCH * stored.messages
-    ]
-    if much:
-        click.confirm("\n".join([*much, "Go on?"]), abort=True, err=True)
+    gone_channels, gone_messages = (sum(getattr(look, kind) for look in looks) for kind in ("channels", "messages"))
+    if gone_channels > MUCH * stored.channels or gone_messages > MUCH * stored.messages:
+        lines = [
+            f"{look.sweep} would remove {look.channels:,} of {stored.channels:,} channels"
+            f" and {look.messages:,} of {stored.messages:,} messages"
+            for look in looks
+            if look.channels or look.messages
+        ]
+        click.confirm("\n".join([*lines, "Go on?"]), abort=True, err=True)
 
 
 def show(report: Report, *, as_json: bool, first: bool) -> None:
@@ -161,7 +164,7 @@ def code_of(report: Report) -> int:
     return DONE if report.completed else INCOMPLETE
 
 
-def fail(code: int, error: Exception) -> int:
+def fail(code: int, error: Exception | str) -> int:
     """Say in one line what went wrong."""
     click.echo(f"clean: {' '.join(str(error).split())}", err=True)
     return code

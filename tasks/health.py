@@ -113,7 +113,7 @@ def health(context: click.Context, what: str, hostname: str | None, *, ping: boo
 def last_beat(path: Path) -> str:
     """Return what is wrong with a heartbeat, '' for nothing."""
     try:
-        seconds = time.time() - path.stat().st_mtime
+        seconds = abs(time.time() - path.stat().st_mtime)  # a clock may have been set back
     except OSError as error:
         return f"shows no heartbeat ({error}): does it run here, under this name, with this CHAT_HEARTBEAT_DIR?"
     return f"was last seen {age(seconds)} ago: restart it" if seconds > STALE else ""

@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 from servers import Program, Server, clean_environment, eventually, run, worker
 
+from chat.stats import Stats, read_stats
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from lab import Lab
     from redis import Redis
 
 Clean = tuple[int, str, str]
+
+
+def stats_of(lab: Lab) -> Stats:
+    return read_stats(lab.redis, settings=lab.settings)
 
 
 @pytest.fixture
@@ -165,6 +172,18 @@ def test_on_a_terminal_it_asks_before_more_than_half_goes(
     assert lab.redis.llen(lab.key("d", "log:")) < 2
 
 
+def test_it_asks_about_what_all_three_remove_together(server: Server, lab: Lab) -> None:
+    lab.send_all("a", 120)
+    for channel in ("b", "c"):
+        lab.send_all(channel, 26)
+        lab.idle(channel, 901)
+    terminal = Terminal(server, "all", "--now")
+    terminal.until("clean_channels would remove 2 of 3 channels and 52 of 172 messages")
+    terminal.until("Go on?")
+    assert terminal.answer("n") == 1
+    assert stats_of(lab).messages == 172
+
+
 def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab) -> None:
     lab.send_all("a", 3)
     lab.send_all("b", 4)
@@ -181,6 +200,19 @@ def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) 
     terminal = Terminal(server, "backlog", "--now", "--yes")
     terminal.until("100%")
     assert terminal.end() == 0
+
+
+def test_a_full_redis_is_told_with_the_way_out(clean: Callable[..., Clean], lab: Lab) -> None:
+    lab.redis.config_set("maxmemory", "1")
+    try:
+        assert clean("clients") == (
+            1,
+            "",
+            "clean: Redis is full and takes no task: use --now to clean in this process\n",
+        )
+        assert clean("clients", "--now")[0] == 0
+    finally:
+        lab.redis.config_set("maxmemory", "0")
 
 
 def test_an_unreachable_redis_is_one_line(clean: Callable[..., Clean]) -> None:
@@ -245,6 +277,27 @@ class TestThroughAWorker:
         code, out, err = clean("channels", "--channel-timeout", "0")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert "WRONGTYPE" in err
+
+    def test_no_queue_of_answers_stays(self, server: Server, lab: Lab, tmp_path: Path) -> None:
+        second = worker(tmp_path, {"REDIS_URL": server.url}, "second").start()
+        eventually(lambda: "ready." in second.output)
+        assert cleaner(server)("clients")[0] == 0
+        second.stop()
+        assert not lab.redis.keys("*reply*")
+
+    def test_without_a_report_it_says_where_to_look(self, server: Server, lab: Lab) -> None:
+        app = "import tasks.cleaning; from tasks import _remote\n"
+        impatient = "_remote.LONGEST = 0.001; _remote.answers = lambda app: True\n"
+        code = app + impatient + "_remote.run_in_worker(tasks.app, 'clean_clients', {})"
+        lab.send_all("lobby", 3)
+        result = run("-c", code, REDIS_URL=server.url)
+        assert "WorkerError: no report (TimeoutError: " in result.stderr
+        assert "see the worker's log, and celery -A tasks result" in result.stderr
+
+    def test_a_task_called_as_a_function_needs_no_worker(self, server: Server, lab: Lab) -> None:
+        lab.send_all("lobby", 3)
+        code = "import tasks.cleaning as t; print(t.clean_backlog(backlog=1)['messages'])"
+        assert run("-c", f"import tasks; tasks.app.set_current(); {code}", REDIS_URL=server.url).stdout == "2\n"
 
     def test_progress_comes_through(self, server: Server, lab: Lab) -> None:
         lab.send_all("a", 10_050)

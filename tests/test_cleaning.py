@@ -415,6 +415,25 @@ def seed(redis: Redis, count: int) -> None:
     pipeline.execute()
 
 
+def test_progress_is_told_now_and_then_and_at_the_end(redis: Redis) -> None:
+    lab = Lab(redis, hard_backlog=0)
+    seed(lab.redis, 1_600)
+    told: list[tuple[int, int]] = []
+    clean_channels(lab.redis, channel_timeout=0, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (1_600, 1_600)
+    assert len(told) <= 3 + 2  # at the start, twice a second, at the end
+    told.clear()
+    clean_channels(lab.redis, progress=lambda done, total: told.append((done, total)))
+    assert told == []
+
+
+def test_a_dry_run_beside_a_sweep_has_nothing_due_below_zero(lab: Lab) -> None:
+    seed(lab.redis, 3_000)
+    sweeping = meanwhile(lambda: clean_channels(lab.redis, channel_timeout=0), lambda *_: None)
+    report = clean_channels(lab.redis, channel_timeout=0, dry_run=True, progress=sweeping)
+    assert (report.due, report.completed) == (0, True)
+
+
 def test_a_sweep_with_nothing_due_makes_the_same_few_calls_at_any_size(lab: Lab) -> None:
     seen = []
     for count in (160, 200_000):

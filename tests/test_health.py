@@ -99,6 +99,15 @@ def test_a_process_that_hangs_is_dead(heart: Heart) -> None:
     heart.program.process.send_signal(signal.SIGCONT)
 
 
+def test_a_heartbeat_of_the_future_is_none(heart: Heart) -> None:
+    heart.beats()
+    assert heart.program.process
+    heart.program.process.send_signal(signal.SIGSTOP)
+    os.utime(heart.file, (time.time() + 3600,) * 2)
+    assert heart.health()[0] == 1
+    heart.program.process.send_signal(signal.SIGCONT)
+
+
 def test_another_name_or_folder_is_told_from_a_dead_process(heart: Heart) -> None:
     code, out, err = heart.health(CHAT_HEARTBEAT_DIR=str(heart.folder / "elsewhere"))
     assert (code, out, len(err.splitlines())) == (1, "", 1)

@@ -30,10 +30,10 @@ pytestmark = pytest.mark.slow
 class Flower:
     """A Flower of the app, and what Prometheus would read of it."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, **environment: str) -> None:
         self.server, self.port = server, free_port()
         arguments = ["-m", "celery", "-A", "tasks", "flower", "--address=127.0.0.1", f"--port={self.port}"]
-        self.program = Program("flower", arguments, {"REDIS_URL": server.url}, folder).start()
+        self.program = Program("flower", arguments, {"REDIS_URL": server.url} | environment, folder).start()
         eventually(lambda: "Visit me at" in self.program.output)
 
     def page(self) -> str:
@@ -141,6 +141,16 @@ def test_while_redis_is_away_only_up_is_there_and_says_so(own: Server, tmp_path:
     assert own.answers()
     flower.program.stop()
     other.stop()
+
+
+def test_while_only_the_broker_is_away_only_the_queue_is_missing(own: Server, tmp_path: Path) -> None:
+    broker = Server("valkey", tmp_path).start()
+    flower = Flower(own, tmp_path, CHAT_BROKER_URL=broker.url, CHAT_RESULT_URL=broker.url)
+    assert "chat_queue_length" in flower.metrics()
+    broker.stop()
+    found = flower.metrics()
+    assert (found["chat_up"], "chat_channels" in found, "chat_queue_length" in found) == (1, True, False)
+    flower.program.stop()
 
 
 def test_without_a_limit_of_memory_there_is_no_limit(flower: Flower, lab: Lab) -> None:

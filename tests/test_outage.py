@@ -98,6 +98,7 @@ def test_redis_goes_away_and_comes_back_three_times(site: Site, how: signal.Sign
         site.server.stop(how)
         eventually(lambda: not site.server.answers())
         site.server.start()
+        shorten_leases(site.redis)  # the sweep that removed the canary may have held one when Redis went
         assert list(site.lab.check("auditor", f"kept {number}", history=1)) == [sent]
         site.works()
         assert site.alive()

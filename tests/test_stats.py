@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import pytest
 from lab import Lab, calls
@@ -101,7 +102,8 @@ def test_a_cron_schedule_has_ages_and_no_verdict(redis: Redis) -> None:
     clean_all(lab)
     sweep = stats(lab).sweeps["clean_channels"]
     assert (sweep.interval, sweep.behind, verdict(sweep)) == (None, None, "by cron")
-    assert screen(lab)[0] == "keeping up"
+    earlier(lab, 300_000, "updated")
+    assert screen(lab)[0] == "by cron, and the oldest success is 3 days old"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,24 @@ def test_a_run_that_could_not_finish_is_no_success(lab: Lab) -> None:
     sweep = stats(lab).sweeps["clean_channels"]
     assert (sweep.success_age, sweep.due, sweep.overdue) == (None, 1, pytest.approx(100, abs=5))
     assert (sweep.last.report["due"], sweep.last.report["completed"]) == (1, False)
+
+
+def test_a_run_that_could_not_finish_shows_at_once(lab: Lab) -> None:
+    clean_all(lab)
+    lab.send("old", "x")
+    lab.idle("old", 1000)
+    clean_channels(lab.redis, time_budget=0)
+    assert verdict(stats(lab).sweeps["clean_channels"]) == "left 1 due"
+    assert screen(lab)[0] == "not finished: clean_channels"
+    clean_channels(lab.redis)
+    assert screen(lab)[0] == "keeping up"
+
+
+@pytest.mark.parametrize("seconds", [2.01, 64.1, 256.4])
+def test_a_success_does_not_hang_on_a_rounded_millisecond(redis: Redis, seconds: float) -> None:
+    lab = Lab(redis, channel_timeout=seconds, client_timeout=seconds, message_timeout=seconds)
+    clean_all(lab)
+    assert [sweep.behind for sweep in stats(lab).sweeps.values()] == [0, 0, 0]
 
 
 def test_a_sweep_of_some_shards_vouches_for_these_only(lab: Lab) -> None:
@@ -181,6 +201,26 @@ def test_a_run_that_fails_leaves_its_error(lab: Lab) -> None:
     assert any("failed" in line and "WRONGTYPE" in line for line in screen(lab))
     clean_all(lab)
     assert not any("failed" in line for line in screen(lab))
+
+
+def test_an_error_in_some_shards_shows_until_these_succeed(lab: Lab) -> None:
+    clean_all(lab)
+    lab.send("old", "x")
+    shard = int(lab.key("old", "").split("{")[1].split("}")[0])
+    lab.redis.set(lab.key("old", "sizes"), "no zset")
+    with pytest.raises(ResponseError):
+        clean_channels(lab.redis, channel_timeout=0, shards=[shard])
+    lab.redis.delete(lab.key("old", "sizes"))
+    clean_channels(lab.redis, shards=set(range(16)) - {shard})
+    assert any("failed" in line for line in screen(lab))
+    clean_channels(lab.redis, shards=[shard])
+    assert not any("failed" in line for line in screen(lab))
+
+
+def test_a_damaged_record_is_no_record(lab: Lab) -> None:
+    clean_all(lab)
+    lab.redis.hset("chat:runs", "clean_backlog:ended", "12 {bad")
+    assert stats(lab).sweeps["clean_backlog"].last.report == {}
 
 
 def test_a_run_that_was_broken_off_shows(lab: Lab) -> None:
@@ -233,6 +273,23 @@ def test_an_account_that_a_lost_key_made_wrong_is_right_when_the_shard_is_empty(
     clean_channels(lab.redis, channel_timeout=0)
     clean_clients(lab.redis, client_timeout=0)
     assert (stats(lab).messages, stats(lab).clients) == (0, 0)
+
+
+def test_an_empty_shard_makes_every_account_right(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.check("bob", "lobby")
+    lab.redis.hincrby(lab.key("lobby", "meta"), "clients", 7)
+    lab.redis.hincrby(lab.key("lobby", "meta"), "sent", 7)
+    clean_channels(lab.redis, channel_timeout=0)
+    clean_clients(lab.redis, client_timeout=0)
+    assert (stats(lab).messages, stats(lab).clients) == (0, 0)
+
+
+def test_a_name_that_is_no_text_is_shown_all_the_same(lab: Lab) -> None:
+    lab.redis.zadd("chat:{0}:sizes", {b"\xff\xfe": 101})
+    lab.redis.rpush(b"chat:{0}:log:\xff\xfe", *(b"1:1" for _ in range(101)))
+    assert read_fullest(lab.redis) == [("\\xff\\xfe", 101)]
+    assert clean_backlog(lab.redis, dry_run=True).examples == (("\\xff\\xfe", 1),)
 
 
 def test_the_log_that_was_lost_counts_as_removed(lab: Lab) -> None:
@@ -317,7 +374,8 @@ def test_ages_are_short(seconds: float | None, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (12_345_678, "12.3 MB"), (3e13, "30.0 TB")]
+    ("count", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1_250_000, "1.2 MB"), (12_345_678, "12 MB"), (3e13, "30.0 TB")],
 )
 def test_sizes_are_short(count: float, shown: str) -> None:
     assert size(count) == shown
@@ -326,13 +384,16 @@ def test_sizes_are_short(count: float, shown: str) -> None:
 def test_the_screen_fits_80_columns_whatever_is_in_it(lab: Lab) -> None:
     name = "\x1b[2J" + "w" * 190
     lab.send(name, "x")
+    lab.send("\N{CJK UNIFIED IDEOGRAPH-732B}" * 100, "x")
     lab.send_all("lobby", 1001)
     clean_backlog(lab.redis, backlog=1)
     lab.redis.hset("chat:runs", "clean_backlog:failed", "99999999999999 " + "long " * 50)
-    earlier(lab, 1e9, "sizes")
-    large = Memory(messages=10**12, clients=10**12, indexes=10**12, tokens=10**12)
+    earlier(lab, 1e7, "sizes")
+    large = Memory(messages=999 * 10**9, clients=10**8, indexes=10**8, tokens=10**8)
     lines = stats_lines(stats(lab), large, read_fullest(lab.redis), None)
-    assert [line for line in lines if len(line) > 80 or "\x1b" in line] == []
+    wide = [len(line) + sum(east_asian_width(character) == "W" for character in line) for line in lines]
+    assert max(wide) <= 80
+    assert "\x1b" not in "".join(lines)
     assert any("\\u001b" in line for line in lines)
 
 

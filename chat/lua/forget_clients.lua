@@ -43,9 +43,9 @@ for i = 4, #ARGV do
     if clients >= budget then break end
   end
 end
-if clients + orphans > 0 and not dry_run then
-  redis.call('HINCRBY', meta, 'clients', -clients - orphans)
-  if redis.call('EXISTS', polled) == 0 then redis.call('HSET', meta, 'clients', 0) end -- the account is right again
+if clients + orphans > 0 and not dry_run then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
+if not dry_run and redis.call('EXISTS', polled) == 0 then
+  redis.call('HSET', meta, 'clients', 0) -- an empty shard: the account is right again
 end
 if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
 return { clients, unpack(each) }

@@ -6,7 +6,7 @@
 -- ARGV  channel_timeout   ms without a message
 --       dry_run           1: count, change nothing
 --       name...           of the channels
--- Returns {channels, messages} removed; in a dry run followed by the messages of each name, -1 if it is not idle
+-- Returns {channels, messages} removed; in a dry run followed by those of each name
 local updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 6)
 local channel_timeout, dry_run = tonumber(ARGV[1]), ARGV[2] == '1'
 
@@ -17,7 +17,7 @@ local channels, messages, floor, each = 0, 0, 0, {}
 for i = 3, #ARGV do
   local channel, log = ARGV[i], KEYS[i + 4]
   local updated_ms = redis.call('ZSCORE', updated, channel)
-  each[i - 2] = -1
+  each[i - 2] = 0
   if updated_ms and now_ms - updated_ms >= channel_timeout then
     local size = redis.call('LLEN', log)
     channels, messages = channels + 1, messages + size
