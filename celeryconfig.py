@@ -6,18 +6,17 @@ Measured on Celery 5.7 and redis-py 8 with redis-server 7.0: see the reasons bef
 from chat import Settings, SettingsError
 from chat.settings import QUEUE
 from tasks._config import beat_schedule as schedule
-from tasks._config import celery_url
+from tasks._config import celery_url, transport_options
 
 try:
     settings = Settings.from_env()
     beat_schedule = schedule(settings)
+    # Where. Read and write URLs are said too: a stray CELERY_BROKER_URL in the environment would win over broker_url.
+    broker_url = broker_read_url = broker_write_url = celery_url(settings.broker_url)
+    result_backend = celery_url(settings.result_url)
 except SettingsError as error:
     message = f"pollchat: {error}"
     raise SystemExit(message) from None
-
-# Where. The read and write URLs are said too: a stray CELERY_BROKER_URL in the environment would win over broker_url.
-broker_url = broker_read_url = broker_write_url = celery_url(settings.broker_url)
-result_backend = celery_url(settings.result_url)
 
 # A queue and key names of our own: another Celery app in the same database neither takes our tasks nor loses its own.
 task_default_queue = QUEUE
@@ -31,10 +30,12 @@ broker_transport_options = {
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 4,  # a half-open socket is noticed sooner: by worker and beat within about 30 s, measured
+    **transport_options(settings.broker_url),
 }
 result_backend_transport_options = {
     "global_keyprefix": _key_prefix,
     "retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
+    **transport_options(settings.result_url),
 }
 redis_socket_timeout = 10
 redis_socket_connect_timeout = 5

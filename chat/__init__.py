@@ -4,6 +4,7 @@ from chat._chat import Chat
 from chat._errors import (
     ChatError,
     ChatFullError,
+    ChecksFailedError,
     InvalidArgumentError,
     InvalidCursorError,
     KeyReusedError,
@@ -19,6 +20,7 @@ __all__ = [
     "ChatError",
     "ChatFullError",
     "Check",
+    "ChecksFailedError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "KeyReusedError",

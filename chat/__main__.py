@@ -16,8 +16,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError, ChatFullError, InvalidArgumentError, SettingsError
+from chat._sizing_command import add_sizing
 from chat._stats_command import pause_of, stats_command
-from chat.screen import printable, public
+from chat._urls import public
+from chat.screen import printable
 from chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ examples:
   chat check bob lobby --limit 10 --json
   chat watch bob lobby
   chat stats --watch
+  chat sizing --channels 1M --messages 20 --clients 2
 
 exit codes: 0 done, 2 bad input or setting, 3 Redis unreachable, 4 refused (Redis is full, say)
 Settings come from the environment or .env, REDIS_URL first of all."""
@@ -95,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--shards", action="store_true", help="a line for each shard")
     stats.add_argument("--json", action="store_true", help="one JSON object")
     stats.set_defaults(run=stats_command)
+
+    sizing = commands.add_parser(
+        "sizing",
+        help="print how much Redis and how many workers a load takes",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_sizing(sizing)
     return parser
 
 

@@ -4,6 +4,7 @@
 
     ChatError
     ├── ChatFullError          redis.exceptions.OutOfMemoryError
+    ├── ChecksFailedError      RuntimeError
     ├── InvalidArgumentError   ValueError
     │   ├── InvalidCursorError
     │   └── MessageTooLongError
@@ -14,11 +15,21 @@
 Redis unreachable is not among them: redis-py's own ``ConnectionError`` and ``TimeoutError`` pass through.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from redis.exceptions import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chat._messages import Check
 
 __all__ = [
     "ChatError",
     "ChatFullError",
+    "ChecksFailedError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "KeyReusedError",
@@ -34,6 +45,21 @@ class ChatError(Exception):
 
 class ChatFullError(ChatError, OutOfMemoryError):
     """Raised when Redis has no memory left for a message: nothing of it was stored."""
+
+
+class ChecksFailedError(ChatError, RuntimeError):
+    """Raised when some of many channels could not be checked: a server of a cluster was away, say.
+
+    Attributes:
+        checks: those of the other channels, by name; their messages count as read.
+        errors: why not, by channel.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], errors: Mapping[str, Exception]) -> None:
+        channel, error = next(iter(errors.items()))
+        count = len(checks) + len(errors)
+        super().__init__(f"{len(errors)} of {count} channels could not be checked; {channel!r} first: {error}")
+        self.checks, self.errors = checks, errors
 
 
 class InvalidArgumentError(ChatError, ValueError):

@@ -26,12 +26,13 @@ The ZSETs are due-indexes: a sweep asks them what is due and touches nothing els
 Time is the server's, in ms. Text is UTF-8, lone surrogates passed through.
 """
 
+from collections.abc import Iterable
 from zlib import crc32
 
 __all__ = ["Keys", "decode_name", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
-AFTER_READ_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
+BEFORE_LOG_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
 
 
 def encode_text(text: str) -> bytes:
@@ -66,7 +67,8 @@ class Keys:
         self.runs = f"{prefix}:runs".encode()
         self._heads = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
         self._send_tails = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]
-        self._check_tails = [self.of_shard(shard, *AFTER_READ_IN_CHECK) for shard in range(shards)]
+        self._check_heads = [self.of_shard(shard, *BEFORE_LOG_IN_CHECK) for shard in range(shards)]
+        self._check_kinds = [self.of_shard(shard, "log:", "seen:", "read:") for shard in range(shards)]
 
     def of_shard(self, shard: int, *names: str) -> tuple[bytes, ...]:
         """Return a shard's keys of the given names, such as ``updated`` or ``lease:clean_channels``."""
@@ -80,16 +82,17 @@ class Keys:
 
     def for_send(self, channel: bytes) -> tuple[bytes, ...]:
         """Return the keys of ``send.lua``."""
-        shard = crc32(channel) % self.shards
+        shard = self.shard_of(channel)
         return (self._heads[shard] + b"log:" + channel, *self._send_tails[shard])
 
-    def for_check(self, channel: bytes) -> tuple[bytes, ...]:
-        """Return the keys of ``check.lua``."""
-        shard = crc32(channel) % self.shards
-        head = self._heads[shard]
-        return (
-            head + b"log:" + channel,
-            head + b"seen:" + channel,
-            head + b"read:" + channel,
-            *self._check_tails[shard],
-        )
+    def shard_of(self, channel: bytes) -> int:
+        """Return the number of a channel's shard."""
+        return crc32(channel) % self.shards
+
+    def for_check(self, shard: int, channels: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Return the keys of ``check.lua`` for channels of one shard."""
+        keys = list(self._check_heads[shard])
+        log, seen, read = self._check_kinds[shard]
+        for channel in channels:
+            keys += (log + channel, seen + channel, read + channel)
+        return tuple(keys)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from chat._errors import ShardsMismatchError
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from chat._keys import Keys
+    from chat._nodes import Client
 
 __all__ = ["confirm_shards"]
 
 
-def confirm_shards(client: Redis, keys: Keys, *, fix: bool) -> None:
+def confirm_shards(client: Client, keys: Keys, *, fix: bool) -> None:
     """Compare the number of shards with the one in Redis.
 
     Args:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -115,17 +116,18 @@ def decode_entry(message_id: int, entry: bytes) -> Message:
 def decode_check(channel: bytes, reply: list[Any]) -> Check:
     """Return the check of ``check.lua``'s reply."""
     epoch, new, missed, more, position, sent_ms, *entries = reply
-    first = position - len(entries) + 1
-    messages = tuple(decode_entry(first + index, entry) for index, entry in enumerate(entries))
-    cursor = f"{epoch.decode()}-{crc32(channel):08x}-{sent_ms}-{position}"
-    return Check(messages, bool(new), missed, bool(more), cursor)
+    messages = tuple(map(decode_entry, count(position - len(entries) + 1), entries)) if entries else ()
+    cursor = f"{str(epoch, 'ascii')}-{crc32(channel):08x}-{sent_ms}-{position}"
+    return Check(messages, new == 1, missed, more == 1, cursor)
 
 
-def decode_cursor(channel: bytes, cursor: Any) -> tuple[str, int, int]:
-    """Return the epoch, position and time (ms) of a cursor; no epoch when it is another channel's."""
+def decode_cursor(channel: bytes, cursor: Any) -> str:
+    """Return a cursor as ``check.lua`` takes it; with no epoch when it is another channel's, empty for None."""
+    if cursor is None:
+        return ""
     match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
         message = f"after is {str(cursor)[:80]!r}, must be the cursor of an earlier check, or None"
         raise InvalidCursorError(message)
     epoch, of_channel, sent_ms, position = match.groups()
-    return (epoch if int(of_channel, 16) == crc32(channel) else ""), int(position), int(sent_ms)
+    return f"{epoch if int(of_channel, 16) == crc32(channel) else ''} {position} {sent_ms}"

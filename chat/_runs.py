@@ -15,15 +15,14 @@ from chat._scripts import NOTE_RUN
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from redis import Redis
-
     from chat._keys import Keys
+    from chat._nodes import Client
     from chat._report import Report
 
 __all__ = ["LastRun", "last_run", "recorded"]
 
 
-def recorded(work: Callable[[], Report], client: Redis, keys: Keys, sweep: str) -> Report:
+def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str) -> Report:
     """Do the work of a run, and note its start, then its report or its error."""
 
     def note(moment: str, text: str = "", **totals: int) -> None:

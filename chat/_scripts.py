@@ -6,8 +6,9 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.client import NEVER_DECODE
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
+
+from chat._nodes import RAW, Client, Command, each, raise_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +18,6 @@ __all__ = [
     "DUE",
     "FORGET_CLIENTS",
     "NOTE_RUN",
-    "RAW",
     "REMOVE_CHANNELS",
     "SEND",
     "TRIM_BACKLOGS",
@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 Call = tuple[tuple[bytes, ...], tuple[Any, ...]]
-RAW = {NEVER_DECODE: True}  # bodies and names are bytes to us, whatever the client was told to decode
 
 
 class Script:
@@ -51,15 +50,25 @@ class Script:
         except NoScriptError:
             return client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
 
-    def many(self, client: Any, calls: Sequence[Call]) -> list[Any]:
-        """Run the script once for each (keys, args), all in one round trip, and return the replies in order."""
-        pipeline = client.pipeline(transaction=False)
-        for keys, args in calls:
-            pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
-        try:
-            return list(pipeline.execute())
-        except NoScriptError:
-            return [self(client, keys, args) for keys, args in calls]
+    def many(self, client: Client, calls: Sequence[Call]) -> list[Any]:
+        """Run the script once for each (keys, args), in one round trip to each node; return the replies in order.
+
+        Raises:
+            redis.exceptions.RedisError: the first error; the other calls were carried out all the same.
+        """
+        return raise_first(self.each(client, calls))
+
+    def each(self, client: Client, calls: Sequence[Call]) -> list[Any]:
+        """Do as `many` does; an error stands in the place of its reply."""
+        commands = [Command(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args)) for keys, args in calls]
+        replies = each(client, commands)
+        for index, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                try:
+                    replies[index] = self(client, *calls[index])
+                except RedisError as error:
+                    replies[index] = error
+        return replies
 
 
 SEND = Script("send")

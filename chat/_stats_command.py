@@ -13,16 +13,16 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import InvalidArgumentError
+from chat._urls import public
 from chat.connection import connect
-from chat.screen import public, stats_lines
+from chat.screen import stats_lines
 from chat.stats import read_stats
 from chat.usage import read_fullest, read_memory, read_queue
 
 if TYPE_CHECKING:
     import argparse
 
-    from redis import Redis
-
+    from chat._nodes import Client
     from chat.settings import Settings
     from chat.stats import Stats
     from chat.usage import Memory, Queue
@@ -34,7 +34,8 @@ LONGEST_PAUSE = 86400  # seconds between two looks of a watch
 
 def stats_command(options: argparse.Namespace, settings: Settings) -> None:
     """Print the state of the chat, once or again and again."""
-    client, broker = connect(settings.redis_url), connect(settings.broker_url)
+    client = connect(settings.redis_url)
+    broker = connect(settings.broker_url) if settings.broker_url else None
     if not options.watch:
         _print(client, broker, options, settings)
         return
@@ -49,14 +50,16 @@ def stats_command(options: argparse.Namespace, settings: Settings) -> None:
         time.sleep(pause)
 
 
-def _print(client: Redis, broker: Redis, options: argparse.Namespace, settings: Settings) -> None:
+def _print(client: Client, broker: Client | None, options: argparse.Namespace, settings: Settings) -> None:
     stats = read_stats(client, settings=settings)
     memory = read_memory(client, settings=settings)
     fullest = read_fullest(client, settings=settings)
-    try:
-        queue = read_queue(broker, settings=settings)
-    except RedisError:
-        queue = None
+    queue: Queue | str = "CHAT_BROKER_URL is not set"
+    if broker:
+        try:
+            queue = read_queue(broker, settings=settings)
+        except RedisError:
+            queue = "broker unreachable"
     if options.json:
         print(json.dumps(_as_json(stats, memory, fullest, queue, shards=options.shards)), flush=True)
         return
@@ -69,7 +72,7 @@ def _print(client: Redis, broker: Redis, options: argparse.Namespace, settings: 
 
 
 def _as_json(
-    stats: Stats, memory: Memory, fullest: list[tuple[str, int]], queue: Queue | None, *, shards: bool
+    stats: Stats, memory: Memory, fullest: list[tuple[str, int]], queue: Queue | str, *, shards: bool
 ) -> dict[str, Any]:
     found = dataclasses.asdict(stats)
     for name, sweep in stats.sweeps.items():
@@ -77,7 +80,7 @@ def _as_json(
     if not shards:
         del found["shards"]
     found |= {"memory": dataclasses.asdict(memory), "fullest": fullest}
-    return found | {"queue": dataclasses.asdict(queue) if queue else None}
+    return found | {"queue": None if isinstance(queue, str) else dataclasses.asdict(queue)}
 
 
 def pause_of(options: argparse.Namespace) -> float:

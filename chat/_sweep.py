@@ -20,7 +20,8 @@ from chat.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from redis import Redis
+    from chat._nodes import Client
+
 
 __all__ = ["Rule", "Sweep"]
 
@@ -62,7 +63,7 @@ class Sweep:
     def __init__(
         self,
         name: str,
-        client: Redis,
+        client: Client,
         settings: Settings | None,
         shards: Iterable[int] | None,
         time_budget: float | None,

@@ -17,8 +17,7 @@ from chat._sweep import Rule, Sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from redis import Redis
-
+    from chat._nodes import Client
     from chat.settings import Settings
 
 __all__ = ["Report", "clean_backlog", "clean_channels", "clean_clients"]
@@ -34,7 +33,7 @@ FORGET_KEYS = ("updated", "polled", "trimmed", "meta")
 
 
 def clean_channels(
-    client: Redis,
+    client: Client,
     *,
     channel_timeout: float | None = None,
     shards: Iterable[int] | None = None,
@@ -70,7 +69,7 @@ def clean_channels(
 
 
 def clean_backlog(
-    client: Redis,
+    client: Client,
     *,
     backlog: int | None = None,
     message_timeout: float | None = None,
@@ -111,7 +110,7 @@ def clean_backlog(
 
 
 def clean_clients(
-    client: Redis,
+    client: Client,
     *,
     client_timeout: float | None = None,
     shards: Iterable[int] | None = None,

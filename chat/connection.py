@@ -1,29 +1,68 @@
 """A Redis client that outlives short failures."""
 
-from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
+from typing import Any
 
-__all__ = ["connect"]
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ClusterError, RedisClusterException
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from chat._nodes import Client, nodes
+from chat._urls import CLUSTER, SENTINEL, parse_place
+
+__all__ = ["Client", "connect", "nodes"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
 TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not hang a caller
 
 
-def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Redis:
+class Cluster(RedisCluster):
+    """redis-py's client of a cluster, that pauses between attempts, and says "unreachable" as a client of one does."""
+
+    def __init__(self, patience: Retry, **options: Any) -> None:
+        self._patience = patience
+        try:
+            super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command on the node that has its key."""
+        return self._patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
+
+    def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisClusterException, ClusterError) as error:
+            raise RedisConnectionError(str(error)) from error
+
+
+def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Client:
     """Return a client for `url` that repeats a command whose reply was lost, a few times within about a second.
 
     ``Redis.from_url`` has no retry of its own in redis-py 8. Repeating is safe: each call carries a token.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: as for ``REDIS_URL``: one server, sentinels or a cluster.
         retries: of a command, at most.
         timeout: seconds for a connection, and for a reply.
+
+    Raises:
+        ValueError: a URL of another form.
+        redis.exceptions.ConnectionError: no node of the cluster answers; one server is first asked when used.
     """
-    return Redis.from_url(
-        url,
-        retry=Retry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-    )
+    place = parse_place(url)
+    timeouts: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    retry = Retry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    if place.form == CLUSTER:
+        some = [ClusterNode(host, port) for host, port in place.hosts]
+        return Cluster(retry, startup_nodes=some, **timeouts, **place.options)
+    if place.form == SENTINEL:
+        sentinel = Sentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
+        client: Redis = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
+        return client
+    return Redis.from_url(place.url, retry=retry, **timeouts)

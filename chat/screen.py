@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from chat.stats import Stats, SweepStats
     from chat.usage import Memory, Queue
 
-__all__ = ["age", "printable", "public", "short", "size", "stats_lines", "verdict"]
+__all__ = ["age", "printable", "short", "size", "stats_lines", "verdict"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 WIDTH = 60  # characters of a name or an error that are shown
@@ -42,11 +42,6 @@ def printable(body: Any) -> str:
     return text if text.isprintable() else json.dumps(body)
 
 
-def public(url: str) -> str:
-    """Return a URL without its password."""
-    return url if "@" not in url else url.split("://", 1)[0] + "://...@" + url.rsplit("@", 1)[1]
-
-
 def verdict(sweep: SweepStats) -> str:
     """Return whether a sweep keeps up."""
     if left := sweep.last.report.get("due"):
@@ -58,8 +53,8 @@ def verdict(sweep: SweepStats) -> str:
     return f"behind by {age(sweep.behind)}" if sweep.behind else "keeping up"
 
 
-def stats_lines(stats: Stats, memory: Memory, fullest: list[tuple[str, int]], queue: Queue | None) -> list[str]:
-    """Return the screen of ``chat stats``; a queue of None could not be read."""
+def stats_lines(stats: Stats, memory: Memory, fullest: list[tuple[str, int]], queue: Queue | str) -> list[str]:
+    """Return the screen of ``chat stats``; of a queue that could not be read there is the reason."""
     limit = "no limit"
     if stats.memory_limit:
         limit = f"{size(stats.memory_limit)}, {100 * stats.memory_used / stats.memory_limit:.0f} % used"
@@ -70,7 +65,7 @@ def stats_lines(stats: Stats, memory: Memory, fullest: list[tuple[str, int]], qu
         f"channels {stats.channels:,}, messages {stats.messages:,} ({stats.sent:,} sent), clients {stats.clients:,}",
         f"memory   {size(stats.memory_used)} of {limit}",
         f"         about {', '.join(f'{size(count)} {kind}' for kind, count in kinds.items())}",
-        f"queue    {f'{queue.waiting:,} waiting, {queue.unacked:,} taken' if queue else 'broker unreachable'}",
+        f"queue    {queue if isinstance(queue, str) else f'{queue.waiting:,} waiting, {queue.unacked:,} taken'}",
         "",
         *_sweep_lines(stats),
         *(["", "fullest channels"] if fullest else []),

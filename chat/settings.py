@@ -8,12 +8,12 @@ import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs, urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 
 from chat._arguments import LONGEST
 from chat._errors import SettingsError
+from chat._urls import CLUSTER, SENTINEL, parse_place, public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,6 @@ QUEUE = "pollchat"  # of the tasks: another Celery app in the same database neve
 
 CRON_FIELDS = 5
 SHARDS_LIMIT = 16384  # a cluster has that many slots: more shards than slots spread nothing further
-PASSWORD = re.compile(r"//.*@")  # is not shown in errors
 PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash tag is the shard's
 
 
@@ -58,15 +57,14 @@ def _schedule(value: Any) -> float | str:
 
 
 def _redis_url(value: Any) -> str:
-    parts = urlsplit(value)
-    where = parts.path if parts.scheme == "unix" else parts.hostname
-    options = parse_qs(parts.query, strict_parsing=bool(parts.query))
-    database = options.pop("db", ["0"])[0] if parts.scheme == "unix" else parts.path.strip("/") or "0"
-    if parts.scheme == "rediss":
-        options = {name: value for name, value in options.items() if not name.startswith("ssl_")}
-    if parts.scheme not in {"redis", "rediss", "unix"} or not where or not database.isdecimal() or options:
-        raise ValueError  # redis-py's other options mean nothing to Celery
-    parts.port  # noqa: B018  raises for a port that is none
+    parse_place(value)
+    return str(value)
+
+
+def _celery_url(value: Any) -> str:
+    place = parse_place(value)
+    if place.form == CLUSTER or (place.form == SENTINEL and place.options.get("ssl")):
+        raise ValueError  # Celery has no transport for the one; for the other its settings are no URL
     return str(value)
 
 
@@ -83,7 +81,10 @@ def _folder(value: Any) -> str:
 
 
 SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
-URL = (_redis_url, "redis://host:port/db, rediss://host:port/db or unix:///path?db=0")
+ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
+SENTINELS = "redis+sentinel://host:port,host:port/service/db"
+URL = (_redis_url, f"{ONE}, {SENTINELS} or redis+cluster://host:port,host:port")
+CELERY_URL = (_celery_url, f"{ONE} or {SENTINELS}; Celery has no transport for a cluster")
 
 
 def _setting(name: str, default: Any, rule: tuple[Callable[[Any], Any], str]) -> Any:
@@ -96,8 +97,8 @@ class Settings:
 
     Attributes:
         redis_url: chat data, broker and results.
-        broker_url: Celery's broker, by default `redis_url`.
-        result_url: Celery's results, by default `redis_url`.
+        broker_url: Celery's broker, by default `redis_url`; empty when that is a cluster: chatting needs none.
+        result_url: Celery's results, by default `redis_url`, or `broker_url` when that is a cluster.
         prefix: first part of every key.
         shards: how many shards the channels are spread over; fixed with the first message.
         max_message_bytes: longest body, as JSON.
@@ -119,8 +120,8 @@ class Settings:
     """
 
     redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", URL)
-    broker_url: str = _setting("CHAT_BROKER_URL", None, URL)
-    result_url: str = _setting("CHAT_RESULT_URL", None, URL)
+    broker_url: str = _setting("CHAT_BROKER_URL", None, CELERY_URL)
+    result_url: str = _setting("CHAT_RESULT_URL", None, CELERY_URL)
     prefix: str = _setting("CHAT_PREFIX", "chat", (_prefix, "1 to 50 of letters, digits and _ . : -"))
     shards: int = _setting("CHAT_SHARDS", 16, _whole(1, SHARDS_LIMIT))
     max_message_bytes: int = _setting("CHAT_MAX_MESSAGE_BYTES", 65536, _whole(1, 64 * 1024 * 1024))
@@ -140,12 +141,13 @@ class Settings:
         """Hold every value against its rule, and fill in what follows from others."""
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None:
-                value = self._derived(item.name)
+            if value is None and item.default is None:
+                object.__setattr__(self, item.name, self._derived(item.name))
+                continue
             try:
                 object.__setattr__(self, item.name, item.metadata["parse"](value))
             except (TypeError, ValueError, AttributeError):
-                shown = PASSWORD.sub("//...@", repr(value))
+                shown = public(repr(value))
                 message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
                 raise SettingsError(message) from None
         if 0 < self.hard_backlog < self.backlog:
@@ -161,7 +163,9 @@ class Settings:
             return 10 * self.backlog
         if name == "heartbeat_dir":
             return str(Path(tempfile.gettempdir(), f"pollchat-{os.getuid()}"))
-        return self.redis_url
+        if parse_place(self.redis_url).form != CLUSTER:
+            return self.redis_url
+        return "" if name == "broker_url" else self.broker_url
 
     @property
     def celery_prefix(self) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from chat._keys import Keys
 from chat._layout import confirm_shards
+from chat._nodes import Command, all_of, nodes
 from chat._runs import LastRun, last_run
-from chat._scripts import DUE, RAW
+from chat._scripts import DUE
 from chat.settings import Settings
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from chat._nodes import Client
 
 __all__ = ["LastRun", "ShardStats", "Stats", "SweepStats", "read_stats"]
 
@@ -93,8 +94,8 @@ class Stats:
         sent: messages, ever.
         removed: messages, ever.
         sweeps: by name, ``clean_channels`` and so on.
-        memory_used: bytes that Redis uses, for all that is in it.
-        memory_limit: bytes that Redis may use, 0 for no limit.
+        memory_used: bytes that Redis uses, for all that is in it; of a cluster, the server that has least room.
+        memory_limit: bytes that it may use, 0 for no limit.
         shards: each of them, in order.
     """
 
@@ -109,7 +110,7 @@ class Stats:
     shards: tuple[ShardStats, ...]
 
 
-def read_stats(client: Redis, *, settings: Settings | None = None) -> Stats:
+def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     """Return the state of the chat.
 
     The counts of messages and clients are kept, not counted: after a key was lost they are approximate, until their
@@ -125,16 +126,13 @@ def read_stats(client: Redis, *, settings: Settings | None = None) -> Stats:
     rules = _rules(settings)
     marks = [f"done:{index}" for index, *_ in rules]
 
-    pipeline: Any = client.pipeline(transaction=False)
-    pipeline.time()
-    pipeline.execute_command("HGETALL", keys.runs, **RAW)
-    pipeline.info("memory")
+    commands = [Command(keys.runs, ("HGETALL", keys.runs))]
     for shard in range(settings.shards):
         updated, meta = keys.of_shard(shard, "updated", "meta")
-        pipeline.zcard(updated)
-        pipeline.hmget(meta, "clients", "sent", "removed", *marks)
-    (seconds, microseconds), record, memory, *replies = pipeline.execute()
-    now_ms = seconds * 1000 + microseconds // 1000
+        commands.append(Command(updated, ("ZCARD", updated)))
+        commands.append(Command(meta, ("HMGET", meta, "clients", "sent", "removed", *marks)))
+    record, *replies = all_of(client, commands)
+    now_ms, memory_used, memory_limit = _servers(client)
     due, overdue_ms = _due(client, keys, rules)
 
     shards = tuple(
@@ -158,13 +156,27 @@ def read_stats(client: Redis, *, settings: Settings | None = None) -> Stats:
     return Stats(
         **{name: sum(getattr(shard, name) for shard in shards) for name in SUMS},
         sweeps=sweeps,
-        memory_used=memory.get("used_memory", 0),
-        memory_limit=memory.get("maxmemory", 0),
+        memory_used=memory_used,
+        memory_limit=memory_limit,
         shards=shards,
     )
 
 
 SUMS = ("channels", "messages", "clients", "sent", "removed")
+
+
+def _servers(client: Client) -> tuple[int, int, int]:
+    """Return the time in ms, and the memory used and allowed in bytes, of the server that has least room."""
+    seen = []
+    for node in nodes(client):
+        pipeline: Any = node.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.info("memory")
+        (seconds, microseconds), memory = pipeline.execute()
+        used, limit = memory.get("used_memory", 0), memory.get("maxmemory", 0)
+        seen.append((used / limit if limit else 0, seconds * 1000 + microseconds // 1000, used, limit))
+    _, now_ms, used, limit = max(seen, key=lambda server: (server[0], server[2]))
+    return now_ms, used, limit
 
 
 def _rules(settings: Settings) -> list[tuple[str, str, int, str]]:
@@ -179,7 +191,7 @@ def _rules(settings: Settings) -> list[tuple[str, str, int, str]]:
     return rules
 
 
-def _due(client: Redis, keys: Keys, rules: list[Any]) -> tuple[list[list[int]], list[int]]:
+def _due(client: Client, keys: Keys, rules: list[Any]) -> tuple[list[list[int]], list[int]]:
     """Return how many channels are due, by shard and rule, and for each rule how many ms the longest is overdue."""
     calls = [
         (keys.of_shard(shard, index, "lease:none", "meta"), (by, limit, 0, 0, "", 0, ""))

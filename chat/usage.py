@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chat._keys import Keys, decode_name
-from chat._scripts import RAW
+from chat._nodes import RAW, Command, all_of
 from chat.settings import QUEUE, Settings
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from chat._nodes import Client
 
 __all__ = ["Memory", "Queue", "read_fullest", "read_memory", "read_queue"]
 
@@ -49,20 +49,18 @@ class Queue:
     unacked: int
 
 
-def read_memory(client: Redis, *, settings: Settings | None = None) -> Memory:
+def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
     """Return what the chat's keys take of Redis' memory, by ``MEMORY USAGE``."""
     settings = settings or Settings()
     keys = Keys(settings.prefix, settings.shards)
     share = -(-SAMPLE // settings.shards)
-    pipeline: Any = client.pipeline(transaction=False)
+    commands = []
     for shard in range(settings.shards):
         updated, polled = keys.of_shard(shard, "updated", "polled")
         for index in (updated, polled):
-            pipeline.zcard(index)
-            pipeline.execute_command("ZRANDMEMBER", index, share, **RAW)
-        for key in keys.of_shard(shard, *INDEXES, *TOKENS):
-            pipeline.memory_usage(key)
-    replies = iter(pipeline.execute())
+            commands += [Command(index, ("ZCARD", index)), Command(index, ("ZRANDMEMBER", index, share))]
+        commands += [_usage_of(key) for key in keys.of_shard(shard, *INDEXES, *TOKENS)]
+    replies = iter(all_of(client, commands))
 
     logs: list[tuple[bytes, ...]] = []
     states: list[tuple[bytes, ...]] = []
@@ -81,19 +79,18 @@ def read_memory(client: Redis, *, settings: Settings | None = None) -> Memory:
     )
 
 
-def read_fullest(client: Redis, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
+def read_fullest(client: Client, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
     """Return the channels with most messages, and how many each holds, fullest first."""
     settings = settings or Settings()
     keys = Keys(settings.prefix, settings.shards)
-    pipeline: Any = client.pipeline(transaction=False)
-    for shard in range(settings.shards):
-        (sizes,) = keys.of_shard(shard, "sizes")
-        pipeline.execute_command("ZREVRANGE", sizes, 0, count - 1, "WITHSCORES", withscores=True, **RAW)
-    found = [(decode_name(name), int(size)) for shard in pipeline.execute() for name, size in shard]
+    sizes = [key for shard in range(settings.shards) for key in keys.of_shard(shard, "sizes")]
+    words = (0, count - 1, "WITHSCORES")
+    largest = [Command(key, ("ZREVRANGE", key, *words), RAW | {"withscores": True}) for key in sizes]
+    found = [(decode_name(name), int(size)) for shard in all_of(client, largest) for name, size in shard]
     return sorted(found, key=lambda channel: (-channel[1], channel[0]))[:count]
 
 
-def read_queue(broker: Redis, *, settings: Settings | None = None) -> Queue:
+def read_queue(broker: Client, *, settings: Settings | None = None) -> Queue:
     """Return how long Celery's queue is.
 
     Args:
@@ -108,9 +105,10 @@ def read_queue(broker: Redis, *, settings: Settings | None = None) -> Queue:
     return Queue(waiting=waiting, unacked=unacked)
 
 
-def _mean(client: Redis, keys: list[bytes]) -> float:
+def _mean(client: Client, keys: list[bytes]) -> float:
     """Return the mean size of some keys in bytes, 0 for none."""
-    pipeline: Any = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.memory_usage(key)
-    return sum(size or 0 for size in pipeline.execute()) / len(keys) if keys else 0.0
+    return sum(size or 0 for size in all_of(client, [_usage_of(key) for key in keys])) / len(keys) if keys else 0.0
+
+
+def _usage_of(key: bytes) -> Command:
+    return Command(key, ("MEMORY USAGE", key))

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from honcho.manager import Manager
-from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from chat import Settings, SettingsError
+from chat.connection import connect
 
 BIN = Path(sys.executable).parent
 DATA = Path(".data").resolve()
@@ -63,15 +63,13 @@ def refuse_taken_port() -> None:
 
 def answers(url: str) -> bool:
     """Return whether a Redis is there."""
-    client = Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
     try:
-        return bool(client.ping())
+        with connect(url, retries=0, timeout=2) as client:
+            return bool(client.ping())
     except AuthenticationError:
         raise
     except RedisError:
         return False
-    finally:
-        client.close()
 
 
 def embedded(url: str) -> subprocess.Popen[str]:

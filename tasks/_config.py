@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from celery.schedules import ParseException, crontab
 
 from chat import SettingsError
+from chat._urls import SENTINEL, parse_place
 
 if TYPE_CHECKING:
     from chat import Settings
 
-__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval"]
+__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "transport_options"]
 
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
@@ -81,7 +82,22 @@ def _cron(sweep: str, expression: str) -> crontab:
 
 
 def celery_url(url: str) -> str:
-    """Return a redis-py URL as Celery spells it: they differ for unix sockets, and in what TLS must be told."""
+    """Return a URL as Celery spells it: they differ for sentinels and unix sockets, and in what TLS must be told.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if not url:
+        message = (
+            "CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
+            "REDIS_URL is a cluster, and Celery has no transport for one"
+        )
+        raise SettingsError(message)
+    place = parse_place(url)
+    if place.form == SENTINEL:
+        name, password = (quote(place.options.get(part, ""), safe="") for part in ("username", "password"))
+        login = f"{name}:{password}@" if name or password else ""
+        return ";".join(f"sentinel://{login}{_netloc(*host)}/{place.options.get('db', 0)}" for host in place.hosts)
     parts = urlsplit(url)
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
         return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # redis-py's default, said aloud
@@ -90,3 +106,15 @@ def celery_url(url: str) -> str:
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{login}{parts.path}?virtual_host={database}"
+
+
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def transport_options(url: str) -> dict[str, Any]:
+    """Return what Celery must be told of sentinels beside their URL."""
+    place = parse_place(url)
+    if place.form != SENTINEL:
+        return {}
+    return {"master_name": place.service, "sentinel_kwargs": place.sentinel_options}

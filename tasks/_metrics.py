@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prometheus_client.core import Metric
-    from redis import Redis
 
+    from chat.connection import Client
     from chat.stats import Stats, SweepStats
     from chat.usage import Queue
 
@@ -96,9 +96,9 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; when Redis is away only that."""
-        client, broker, settings = clients()
         up = family(*UP)
         try:
+            client, broker, settings = clients()
             stats = read_stats(client, settings=settings)
         except (RedisError, ChatError):
             up.add_metric((), 0)
@@ -147,7 +147,7 @@ def of_queue(queue: Queue) -> Iterator[Metric]:
 
 
 @cache
-def clients() -> tuple[Redis, Redis, Settings]:
+def clients() -> tuple[Client, Client, Settings]:
     """Return clients of the chat's Redis and of the broker's, made at the first scrape."""
     settings = Settings.from_env()
     client, broker = (connect(url, timeout=PATIENCE, retries=0) for url in (settings.redis_url, settings.broker_url))

@@ -8,6 +8,7 @@ from celery.signals import beat_init, worker_ready
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
+from chat.connection import nodes
 from tasks.cleaning import chat_redis
 
 log = get_logger(__name__)
@@ -15,12 +16,12 @@ log = get_logger(__name__)
 
 def warn(**_: Any) -> None:
     """Say it when the eviction policy takes queued tasks and messages. Managed services may not tell: no word then."""
-    client, _settings = chat_redis()
     try:
-        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "")
+        client, _settings = chat_redis()
+        policies = {node.config_get("maxmemory-policy").get("maxmemory-policy", "") for node in nodes(client)}
     except RedisError:
         return
-    if policy and policy != "noeviction":
+    for policy in policies - {"", "noeviction"}:
         log.warning(
             "maxmemory-policy is %s: when Redis is full it evicts tasks and messages; set it to noeviction", policy
         )

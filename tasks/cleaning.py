@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Task
-    from redis import Redis
+
+    from chat.connection import Client
 
 __all__ = ["clean_backlog", "clean_channels", "clean_clients"]
 
@@ -105,7 +106,7 @@ def run(
 
 
 @cache
-def chat_redis() -> tuple[Redis, Settings]:
+def chat_redis() -> tuple[Client, Settings]:
     """Return this process's client and settings, made at its first task: after the fork, not before."""
     settings = Settings.from_env()
     return connect(settings.redis_url), settings

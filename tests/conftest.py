@@ -1,37 +1,58 @@
 from __future__ import annotations
 
+import inspect
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from clusters import Cluster
 from lab import Lab
-from redis import Redis
 from servers import BINARIES, STEERS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from chat.connection import Client
+
 # No setting of this machine steers a test.
 for name in [name for name in os.environ if name.startswith(STEERS)]:
     del os.environ[name]
+# In the background of a shell SIGINT is ignored, and what we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", params=BINARIES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(request.param, tmp_path_factory.mktemp(request.param)).start()
+# What one server does, three that share the slots do too: the tests of these that only need a client.
+ON_CLUSTER = {"test_check", "test_cleaning", "test_many", "test_properties", "test_recovery", "test_send", "test_stats"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" not in metafunc.fixturenames:
+        return
+    needs_one = "server" in inspect.signature(metafunc.function).parameters
+    needs_one |= metafunc.definition.get_closest_marker("one_server") is not None
+    both = metafunc.module.__name__ in ON_CLUSTER and not needs_one
+    metafunc.parametrize("server", [*BINARIES, *(["cluster"] if both else [])], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Cluster]:
+    folder = tmp_path_factory.mktemp(request.param)
+    server = Cluster("valkey", folder) if request.param == "cluster" else Server(request.param, folder)
+    server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def redis(server: Server) -> Iterator[Redis]:
-    """A client of an empty server that is ours."""
-    with Redis(port=server.port) as client:
+def redis(server: Server | Cluster) -> Iterator[Client]:
+    """A client of an empty server, or cluster, that is ours."""
+    with server.client() as client:
         client.flushdb()
         client.script_flush()
         yield client
 
 
 @pytest.fixture
-def lab(redis: Redis) -> Lab:
+def lab(redis: Client) -> Lab:
     return Lab(redis)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chat import Chat, Settings
+from chat.connection import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis import Redis
+    from chat.connection import Client
 
 
 class Lab:
     """One chat, its Redis, and hands to make channels and clients old."""
 
-    def __init__(self, redis: Redis, **settings: Any) -> None:
+    def __init__(self, redis: Client, **settings: Any) -> None:
         self.redis = redis
         self.settings = Settings(**settings)
         self.chat = Chat(redis, settings=self.settings)
@@ -76,8 +78,16 @@ def bodies(check: Any) -> list[Any]:
     return [message.body for message in check]
 
 
-def calls(redis: Redis) -> dict[str, int]:
-    """Return how often each command came from a client (not from a script) since the last call."""
-    stats = redis.info("commandstats")
-    redis.config_resetstat()
-    return {name[8:]: entry["calls"] for name, entry in stats.items() if re.match("cmdstat_(?!info|config)", name)}
+def keys(redis: Client, pattern: str = "*") -> list[bytes]:
+    """Return what is stored, on every server."""
+    return [key for node in nodes(redis) for key in node.keys(pattern)]
+
+
+def calls(redis: Client) -> dict[str, int]:
+    """Return how often each command came from a client (not from a script) since the last call, on every server."""
+    counted: Counter[str] = Counter()
+    for node in nodes(redis):
+        stats = node.info("commandstats")
+        node.config_resetstat()
+        counted.update({name[8:]: entry["calls"] for name, entry in stats.items()})
+    return {name: count for name, count in counted.items() if not re.match("info|config|cluster", name)}

@@ -58,6 +58,9 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def client(self) -> Redis:
+        return Redis(port=self.port)
+
     def start(self) -> Server:
         options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": ""} | self.options
         words = [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, at_once, bodies, calls
+from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
 
 from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
@@ -245,7 +245,7 @@ def test_positions_whose_presence_was_lost_go_too(lab: Lab) -> None:
 def test_an_empty_redis_is_clean(redis: Redis, clean: Callable[..., Report]) -> None:
     report = clean(redis)
     assert (counts(report), report.completed) == ((0, 0, 0), True)
-    kept = {key.decode().rsplit(":", 1)[1] for key in redis.keys()}
+    kept = {key.decode().rsplit(":", 1)[1] for key in keys(redis)}
     assert kept == {"meta", "runs"}  # when it was done
 
 
@@ -274,9 +274,9 @@ def test_a_dry_run_selects_the_same_and_changes_nothing(
     fill(lab)
     for number in range(25):
         lab.aged(f"c{number}", 100)
-    before = {key: lab.redis.dump(key) for key in lab.redis.keys()}
+    before = {key: lab.redis.dump(key) for key in keys(lab.redis)}
     dry = clean(lab.redis, dry_run=True, **arguments)
-    assert {key: lab.redis.dump(key) for key in lab.redis.keys()} == before
+    assert {key: lab.redis.dump(key) for key in keys(lab.redis)} == before
     assert counts(dry) == counts(clean(lab.redis, **arguments)) == expected
     assert dry.dry_run
     assert dry.completed
@@ -326,14 +326,14 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
     seen: list[int] = []
 
     def look() -> None:
-        seen.extend(lab.redis.pttl(key) for key in lab.redis.keys("*lease*"))
+        seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
     monkeypatch.setattr(_sweep.Sweep, "_remove", meanwhile(look, _sweep.Sweep._remove))
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)
-    assert not lab.redis.keys("*lease*")
+    assert not keys(lab.redis, "*lease*")
 
 
 @pytest.mark.parametrize("clean", ALL)
@@ -356,7 +356,7 @@ def test_a_budget_of_no_time_says_what_is_left(lab: Lab, clean: Callable[..., Re
     assert (counts(report), report.due, report.completed) == ((0, 0, 0), 25, False)
     assert (report.overdue > 0) == (clean is not clean_backlog)
     assert "25 channels still due" in str(report)
-    assert not lab.redis.keys("*lease*")
+    assert not keys(lab.redis, "*lease*")
 
 
 @pytest.mark.parametrize("clean", ALL)

@@ -8,7 +8,8 @@ import pytest
 from lab import Lab
 from servers import Program, Server, eventually, run
 
-from chat.screen import printable, public
+from chat._urls import public
+from chat.screen import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from lab import Lab
+from lab import Lab, keys
 
 from chat import cleaning
 
@@ -147,7 +147,7 @@ class ChatMachine(RuleBasedStateMachine):
             allowed |= {f"chat:{{0}}:log:{name}".encode()} if channel.log else set()
             if channel.positions:
                 allowed |= {f"chat:{{0}}:{kind}:{name}".encode() for kind in ("seen", "read")}
-        assert set(self.redis.keys()) <= allowed
+        assert set(keys(self.redis)) <= allowed
 
 
 SHARD_KEYS = ["updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from lab import Lab, bodies
+from lab import Lab, bodies, keys
 
 from chat import cleaning
 
@@ -64,7 +64,7 @@ def test_from_a_position_that_does_not_exist_yet_the_client_gets_all_as_new(lab:
 
 
 def snapshot(lab: Lab) -> dict[bytes, tuple[int, bytes]]:
-    return {key: (max(0, lab.redis.pttl(key)), lab.redis.dump(key)) for key in lab.redis.keys()}
+    return {key: (max(0, lab.redis.pttl(key)), lab.redis.dump(key)) for key in keys(lab.redis)}
 
 
 def restore(lab: Lab, saved: dict[bytes, tuple[int, bytes]]) -> None:

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, at_once, bodies
+from lab import Lab, at_once, bodies, keys
 from redis import Redis
 
 from chat import Chat, ChatError, InvalidArgumentError, KeyReusedError, MessageTooLongError
@@ -70,7 +70,7 @@ def test_any_json_value_comes_back_equal(lab: Lab, body: Any) -> None:
 def test_a_body_that_is_not_json_is_refused_and_nothing_is_stored(lab: Lab, body: Any, says: str) -> None:
     with pytest.raises(InvalidArgumentError, match=says):
         lab.send("lobby", body)
-    assert not lab.redis.keys()
+    assert not keys(lab.redis)
 
 
 @pytest.mark.parametrize("depth", [101, 30_000])
@@ -80,7 +80,7 @@ def test_a_body_that_readers_could_not_parse_is_refused(lab: Lab, depth: int) ->
         body = [body]
     with pytest.raises(InvalidArgumentError, match=r"nests deeper|recursion"):
         lab.send("lobby", body)
-    assert not lab.redis.keys()
+    assert not keys(lab.redis)
 
 
 def test_brackets_inside_strings_are_no_nesting(lab: Lab) -> None:
@@ -145,7 +145,7 @@ def test_the_same_key_with_another_body_is_refused(lab: Lab) -> None:
 
 def test_tokens_outlive_a_change_of_window_and_go_by_themselves(lab: Lab) -> None:
     lab.send("lobby", "a", key="k")
-    (window,) = lab.redis.keys(lab.key("lobby", "sent:").removesuffix("lobby") + "*")
+    (window,) = keys(lab.redis, lab.key("lobby", "sent:").removesuffix("lobby") + "*")
     other = window[:-1] + (b"1" if window.endswith(b"0") else b"0")
     assert 60_000 < lab.redis.pttl(window) <= 120_000
     lab.redis.rename(window, other)  # as if a window had passed

@@ -5,11 +5,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import ROOT
+from servers import ROOT, run
 
 from chat import Settings, SettingsError
+from chat._urls import parse_place, public
 from tasks import beat_schedule
-from tasks._config import celery_url
+from tasks._config import celery_url, transport_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +60,15 @@ def test_an_empty_value_counts_as_not_set() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("REDIS_URL", "localhost:6379", "redis://host:port/db, rediss://host:port/db or unix:///path?db=0"),
+        ("REDIS_URL", "localhost:6379", "must be redis://host:port/db, rediss://host:port/db, unix:///"),
+        ("REDIS_URL", "redis+cluster://a,b/1", "redis+cluster://host:port,host:port"),
+        ("REDIS_URL", "redis+cluster://", "redis+cluster://"),
+        ("REDIS_URL", "redis+cluster://a:x", "redis+cluster://"),
+        ("REDIS_URL", "redis+sentinel://a,b", "redis+sentinel://host:port,host:port/service/db"),
+        ("REDIS_URL", "redis+sentinel://a/chat/x", "redis+sentinel://"),
+        ("REDIS_URL", "redis+sentinel://a/chat?ssl_ca_certs=x", "redis+sentinel://"),
+        ("CHAT_BROKER_URL", "redis+cluster://a,b", "Celery has no transport for a cluster"),
+        ("CHAT_RESULT_URL", "rediss+sentinel://a,b/chat", "redis+sentinel://"),
         ("REDIS_URL", "redis://:0:x/", "redis://"),
         ("REDIS_URL", "redis://localhost:1/0?db=1", "redis://"),
         ("REDIS_URL", "redis://localhost:1/zero", "redis://"),
@@ -160,3 +169,48 @@ def test_nothing_but_the_settings_reads_the_environment() -> None:
         if "os.environ" in path.read_text()
     ]
     assert readers == ["chat/settings.py"]
+
+
+def test_sentinels_are_told_to_celery_in_its_own_words() -> None:
+    url = "redis+sentinel://me:p%40ss@a:1,[::1]:2,c/chat/3?sentinel_password=s"
+    assert celery_url(url) == (
+        "sentinel://me:p%40ss@a:1/3;sentinel://me:p%40ss@[::1]:2/3;sentinel://me:p%40ss@c:26379/3"
+    )
+    assert transport_options(url) == {"master_name": "chat", "sentinel_kwargs": {"password": "s"}}
+    assert celery_url("redis+sentinel://a/chat") == "sentinel://a:26379/0"
+    assert transport_options("redis://a") == {}
+
+
+def test_a_place_is_what_redis_py_is_told() -> None:
+    place = parse_place("rediss+cluster://me:p%40ss@a:1,b?ssl_cert_reqs=none&ssl_check_hostname=false")
+    assert (place.form, place.hosts) == ("cluster", (("a", 1), ("b", 6379)))
+    assert place.options == {
+        "username": "me", "password": "p@ss", "ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False,
+    }  # fmt: skip
+    place = parse_place("redis+sentinel://a/chat/2")
+    assert (place.hosts, place.service, place.options) == ((("a", 26379),), "chat", {"db": 2})
+
+
+def test_a_cluster_needs_a_broker_elsewhere_and_chatting_needs_none() -> None:
+    settings = Settings(redis_url="redis+cluster://a,b")
+    assert (settings.broker_url, settings.result_url) == ("", "")
+    settings = Settings(redis_url="redis+cluster://a,b", broker_url="redis://c")
+    assert (settings.broker_url, settings.result_url) == ("redis://c", "redis://c")
+
+
+def test_the_daemon_says_when_the_broker_is_missing() -> None:
+    for program in ("worker", "beat"):
+        done = run("-m", "celery", "-A", "tasks", program, REDIS_URL="redis+cluster://a,b")
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1] == (
+            "pollchat: CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
+            "REDIS_URL is a cluster, and Celery has no transport for one"
+        )
+
+
+@pytest.mark.parametrize("url", ["redis://me:secret@a:x", "redis+sentinel://a,b/?sentinel_password=secret"])
+def test_no_password_is_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(redis_url=url)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in public(url)

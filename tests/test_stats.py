@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 import pytest
-from lab import Lab, calls
+from lab import Lab, calls, keys
 from redis.exceptions import ResponseError
 
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
@@ -316,7 +316,7 @@ def test_memory_by_kind_is_what_redis_says_of_the_keys(lab: Lab) -> None:
     memory = read_memory(lab.redis)
 
     def taken(*patterns: str) -> int:
-        found = [key for pattern in patterns for key in lab.redis.keys(f"chat:{{*}}:{pattern}")]
+        found = [key for pattern in patterns for key in keys(lab.redis, f"chat:{{*}}:{pattern}")]
         return sum(lab.redis.memory_usage(key) or 0 for key in found)
 
     assert memory.messages == pytest.approx(taken("log:*"), rel=0.02)
@@ -329,9 +329,10 @@ def test_an_empty_redis_has_stats_too(lab: Lab) -> None:
     assert (stats(lab).channels, read_fullest(lab.redis)) == (0, [])
     assert read_memory(lab.redis) == Memory(messages=0, clients=0, indexes=0, tokens=0)
     assert read_queue(lab.redis) == Queue(waiting=0, unacked=0)
-    assert not lab.redis.keys()
+    assert not keys(lab.redis)
 
 
+@pytest.mark.one_server
 def test_a_client_that_decodes_replies_reads_the_same(redis: Redis, lab: Lab) -> None:
     from redis import Redis as Client  # noqa: PLC0415  the fixture's class
 
@@ -390,7 +391,7 @@ def test_the_screen_fits_80_columns_whatever_is_in_it(lab: Lab) -> None:
     lab.redis.hset("chat:runs", "clean_backlog:failed", "99999999999999 " + "long " * 50)
     earlier(lab, 1e7, "sizes")
     large = Memory(messages=999 * 10**9, clients=10**8, indexes=10**8, tokens=10**8)
-    lines = stats_lines(stats(lab), large, read_fullest(lab.redis), None)
+    lines = stats_lines(stats(lab), large, read_fullest(lab.redis), "broker unreachable")
     wide = [len(line) + sum(east_asian_width(character) == "W" for character in line) for line in lines]
     assert max(wide) <= 80
     assert "\x1b" not in "".join(lines)

@@ -1,0 +1,126 @@
+"""Several channels in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, bodies, calls
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from chat import Chat, ChecksFailedError, InvalidArgumentError, InvalidCursorError
+from chat.connection import nodes
+
+if TYPE_CHECKING:
+    from chat.connection import Client
+
+ROOMS = [f"room {number}" for number in range(40)]
+
+
+def test_each_channel_is_checked_as_it_would_be_alone(lab: Lab) -> None:
+    for channel in ROOMS:
+        lab.check("bob", channel)
+        lab.check("carol", channel)
+        lab.send_all(channel, 3)
+    many = lab.chat.check_many("bob", ROOMS, limit=2)
+    assert list(many) == ROOMS
+    for channel, check in many.items():
+        alone = lab.check("carol", channel, limit=2)
+        assert (check.messages, check.more, check.missed, check.cursor) == (
+            alone.messages, alone.more, alone.missed, alone.cursor,
+        )  # fmt: skip
+    assert {len(check) for check in lab.chat.check_many("bob", ROOMS).values()} == {1}
+    assert {len(check) for check in lab.chat.check_many("bob", ROOMS).values()} == {0}
+
+
+def test_cursors_are_each_channels_own(lab: Lab) -> None:
+    cursors: dict[str, str | None] = {channel: lab.check("bob", channel).cursor for channel in ROOMS}
+    cursors["never checked"] = None
+    for channel in cursors:
+        lab.send_all(channel, 2)
+    lost = lab.chat.check_many("bob", ROOMS)
+    again = lab.chat.check_many("bob", cursors)
+    assert {channel: again[channel].messages for channel in ROOMS} == {c: lost[c].messages for c in ROOMS}
+    assert again["never checked"].new
+    assert not any(again[channel].new for channel in ROOMS)
+
+
+def test_unknown_and_expired_channels_do_not_disturb_the_others(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "hi")
+    foreign = lab.check("bob", "elsewhere").cursor
+    many = lab.chat.check_many("bob", {"lobby": None, "unknown": None, "expired": foreign}, history=5)
+    assert bodies(many["lobby"]) == ["hi"]
+    assert (many["unknown"].new, many["expired"].new) == (True, True)
+
+
+def test_a_channel_named_twice_is_checked_once(lab: Lab) -> None:
+    lab.check("bob", "a")
+    lab.send("a", "x")
+    assert [bodies(check) for check in lab.chat.check_many("bob", ["a", "b", "a"]).values()] == [["x"], []]
+    assert lab.chat.check_many("bob", []) == {}
+    assert list(lab.chat.check_many("bob", (name for name in "ab"))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("channels", ["lobby", None, 3, ["a", ""], ["a", 3], {"a": 3}, {"a": "no cursor"}])
+def test_a_bad_argument_checks_nothing(lab: Lab, channels: Any) -> None:
+    lab.check("bob", "a")
+    lab.send("a", "x")
+    with pytest.raises(InvalidArgumentError):
+        lab.chat.check_many("bob", channels)
+    for arguments in ({"limit": 0}, {"history": -1}):
+        with pytest.raises(InvalidArgumentError):
+            lab.chat.check_many("bob", ["a"], **arguments)
+    with pytest.raises(InvalidCursorError):
+        lab.chat.check_many("bob", {"a": "no cursor"})
+    assert bodies(lab.check("bob", "a")) == ["x"]
+
+
+def test_it_is_one_call_for_each_shard_and_nothing_else(lab: Lab) -> None:
+    lab.chat.check_many("bob", ROOMS)
+    calls(lab.redis)
+    lab.chat.check_many("bob", ROOMS)
+    made = calls(lab.redis)
+    assert made["evalsha"] <= 16  # one a shard
+    assert not {"get", "eval", "script|load"} & made.keys()
+
+
+def test_a_flushed_script_cache_goes_unnoticed(lab: Lab) -> None:
+    lab.chat.check_many("bob", ROOMS)
+    for channel in ROOMS:
+        lab.send(channel, "x")
+    lab.redis.script_flush()
+    assert {len(check) for check in lab.chat.check_many("bob", ROOMS).values()} == {1}
+
+
+def test_one_damaged_channel_costs_no_other_its_messages(lab: Lab) -> None:
+    for channel in ROOMS:
+        lab.check("bob", channel)
+        lab.send(channel, "x")
+    broken = ROOMS[7]
+    lab.redis.delete(lab.key(broken, "read:"))
+    lab.redis.set(lab.key(broken, "read:"), "not a hash")
+    with pytest.raises(
+        ChecksFailedError, match="1 of 40 channels could not be checked; 'room 7' first: WRONGTYPE"
+    ) as caught:
+        lab.chat.check_many("bob", ROOMS)
+    assert list(caught.value.errors) == [broken]
+    assert {channel: bodies(check) for channel, check in caught.value.checks.items()} == {
+        channel: ["x"] for channel in ROOMS if channel != broken
+    }
+
+
+@pytest.mark.one_server
+def test_it_is_one_round_trip(redis: Client) -> None:
+    """Seen from the server: all commands came in one read of the connection's buffer."""
+    chat = Chat(redis)
+    chat.check_many("bob", ROOMS)
+    before = nodes(redis)[0].info("stats")["total_reads_processed"]
+    chat.check_many("bob", ROOMS)
+    reads = nodes(redis)[0].info("stats")["total_reads_processed"] - before
+    assert reads <= 3  # the calls, perhaps in two pieces, and the question
+
+
+def test_an_unreachable_redis_is_redis_pys_own_error() -> None:
+    with pytest.raises(RedisConnectionError):
+        Chat.from_url("redis://127.0.0.1:1").check_many("bob", ["a"])
