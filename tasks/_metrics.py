@@ -54,7 +54,11 @@ WHOLE: tuple[tuple[str, str, Callable[[Stats], float]], ...] = (
         "Clients forgotten.",
         lambda stats: sum(sweep.last.clients for sweep in stats.sweeps.values()),
     ),
-    ("chat_redis_memory_used_bytes", "Memory that Redis uses.", lambda stats: stats.memory_used),
+    (
+        "chat_redis_memory_used_bytes",
+        "Memory that Redis uses; of a cluster, the server that has least room.",
+        lambda stats: stats.memory_used,
+    ),
 )
 LIMIT = ("chat_redis_memory_limit_bytes", "Memory that Redis may use; absent without a limit.")
 EACH: tuple[tuple[str, str, Callable[[SweepStats], float | None]], ...] = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import Cluster, ask
 from lab import Lab, bodies, keys
 from redis import Redis
+from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -125,6 +127,26 @@ def test_slots_move_while_traffic_runs(cluster: Cluster, traffic: Traffic) -> No
         assert seen[channel] == sorted(set(seen[channel])), channel
         assert len(seen[channel]) + missed[channel] == sent[channel], channel
     clean_all(cluster)
+
+
+def test_a_call_waits_while_its_slot_moves(cluster: Cluster) -> None:
+    chat = Chat.from_url(cluster.url)
+    chat.send_message("lobby", "x")
+    slot = slot_of(cluster, "lobby")
+    target = next(node for node in cluster.primaries() if node is not cluster.owner(slot))
+    source = cluster.begin_move(slot, target)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(chat.send_message, "lobby", "y")
+        attempt = RedisCluster.RedisClusterRequestTTL
+        eventually(lambda: tried_again(source) > attempt)  # redis-py itself gives up after so many
+        cluster.move_keys(slot, target)
+        cluster.end_move(slot, source, target)
+        assert sent.result().id == 2
+
+
+def tried_again(server: Server) -> int:
+    with server.client() as client:
+        return int(client.info("errorstats").get("errorstat_TRYAGAIN", {}).get("count", 0))
 
 
 def test_a_dead_primarys_replica_takes_over(cluster: Cluster, traffic: Traffic) -> None:
