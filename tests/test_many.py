@@ -9,6 +9,7 @@ from lab import Lab, bodies, calls
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import Chat, ChecksFailedError, InvalidArgumentError, InvalidCursorError
+from chat.cleaning import clean_clients
 from chat.connection import nodes
 
 if TYPE_CHECKING:
@@ -108,6 +109,20 @@ def test_one_damaged_channel_costs_no_other_its_messages(lab: Lab) -> None:
     assert {channel: bodies(check) for channel, check in caught.value.checks.items()} == {
         channel: ["x"] for channel in ROOMS if channel != broken
     }
+
+
+def test_one_call_takes_twenty_channels_at_most(lab: Lab) -> None:
+    one = Lab(lab.redis, prefix="one", shards=1)
+    one.chat.check_many("bob", ROOMS)
+    calls(lab.redis)
+    assert len(one.chat.check_many("bob", [*ROOMS, "and another"])) == 41
+    assert calls(lab.redis)["evalsha"] == 3
+
+
+def test_who_checked_many_is_forgotten_as_any_client(lab: Lab) -> None:
+    lab.chat.check_many("bob", ROOMS)
+    assert clean_clients(lab.redis, client_timeout=0).clients == len(ROOMS)
+    assert not any(lab.traces(channel) for channel in ROOMS)
 
 
 @pytest.mark.one_server

@@ -74,7 +74,7 @@ local function check(log, seen, read, channel, cursor)
   if limit > 0 then stop = math.min(stop, first + limit) end
 
   if not state then redis.call('HINCRBY', meta, 'clients', 1) end
-  if new or stop ~= from or stop ~= tonumber(position) then
+  if stop ~= tonumber(position) then
     redis.call('HSET', read, client, string.format('%s%d %d ', new and 'n' or '', stop, from) .. token)
   end -- else it stands where it stood, and a repeat of this call may as well look again
   redis.call('ZADD', seen, now_ms, client)
