@@ -23,9 +23,11 @@ __all__ = [
     "TRIM_BACKLOGS",
     "Call",
     "Script",
+    "together",
 ]
 
-Call = tuple[tuple[bytes, ...], tuple[Any, ...]]
+Keys = tuple[bytes, ...]
+Args = tuple[Any, ...]
 
 
 class Script:
@@ -50,7 +52,7 @@ class Script:
         except NoScriptError:
             return client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
 
-    def many(self, client: Client, calls: Sequence[Call]) -> list[Any]:
+    def many(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
         """Run the script once for each (keys, args), in one round trip to each node; return the replies in order.
 
         Raises:
@@ -58,17 +60,29 @@ class Script:
         """
         return raise_first(self.each(client, calls))
 
-    def each(self, client: Client, calls: Sequence[Call]) -> list[Any]:
+    def each(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
         """Do as `many` does; an error stands in the place of its reply."""
-        commands = [Command(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args)) for keys, args in calls]
-        replies = each(client, commands)
-        for index, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                try:
-                    replies[index] = self(client, *calls[index])
-                except RedisError as error:
-                    replies[index] = error
-        return replies
+        return together(client, [(self, keys, args) for keys, args in calls])
+
+
+Call = tuple[Script, Keys, Args]
+
+
+def together(client: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run some scripts in one round trip to each node; return the replies in order, an error in its reply's place.
+
+    Where the server does not know one yet, that and what follows it is repeated, for the sake of the order: each of
+    our scripts may be.
+    """
+    commands = [Command(keys[0], ("EVALSHA", script.sha, len(keys), *keys, *args)) for script, keys, args in calls]
+    replies = each(client, commands)
+    unknown = next((index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)), len(calls))
+    for index, (script, keys, args) in list(enumerate(calls))[unknown:]:
+        try:
+            replies[index] = script(client, keys, args)
+        except RedisError as error:
+            replies[index] = error
+    return replies
 
 
 SEND = Script("send")
