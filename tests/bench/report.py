@@ -80,7 +80,7 @@ def plots(results: dict[str, list[Figure]], machine: dict[str, str], folder: Pat
     }
     for name, (title, belongs) in themes.items():
         if any(map(belongs, every)):
-            _bars(results, title, belongs, folder / f"{name}.svg", "; ".join(machine.values()))
+            _bars(results, title, belongs, folder / f"{name}.svg", "; ".join(map(" ".join, machine.items())))
 
 
 def _bars(results: dict[str, list[Figure]], title: str, belongs: Any, path: Path, foot: str) -> None:
