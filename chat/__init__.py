@@ -1,5 +1,6 @@
 """A poll-based chat kept in Redis: send messages to channels, ask what is new since the last check."""
 
+from chat._async_chat import AsyncChat
 from chat._chat import Chat
 from chat._errors import (
     ChatError,
@@ -16,6 +17,7 @@ from chat._messages import Check, Message
 from chat.settings import Settings
 
 __all__ = [
+    "AsyncChat",
     "Chat",
     "ChatError",
     "ChatFullError",

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import threading
+import time
 from contextlib import suppress
-from hashlib import blake2b
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._arguments import at_least, name_of
-from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
-from chat._keys import Keys
+from chat._ears import Ears
+from chat._keys import decode_name
 from chat._layout import confirm_shards
-from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
-from chat._nodes import raise_first
-from chat._scripts import CHECK, SEND
+from chat._messages import Check, Message, Presence, decode_check, decode_history, decode_presence
+from chat._nodes import RAW, raise_first
+from chat._requests import PAGE, TURNS, Checking, Requests, full
+from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
+from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
 from chat.connection import connect
 from chat.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from chat._nodes import Client
 
 __all__ = ["Chat"]
-
-TOGETHER = 20  # channels that one call of the script checks: with all to tell, under 1 ms of the server's time
 
 
 class Chat:
@@ -45,8 +41,9 @@ class Chat:
     def __init__(self, client: Client, *, settings: Settings | None = None) -> None:
         self._client = client
         self._settings = settings or Settings()
-        self._keys = Keys(self._settings.prefix, self._settings.shards)
-        self._dedupe_ms = self._settings.dedupe_seconds * 1000
+        self._requests = Requests(self._settings)
+        self._ears = Ears(client)
+        self._turns = threading.Semaphore(TURNS)
         self._confirmed = False
 
     @classmethod
@@ -79,25 +76,13 @@ class Chat:
             ChatFullError: Redis is out of memory; nothing was stored.
             redis.exceptions.ConnectionError: Redis cannot be reached; a message may have been stored.
         """
-        channel_name = name_of("channel name", channel)
-        encoded = encode_body(body, self._settings.max_message_bytes)
-        if key is None:
-            token, digest = os.urandom(12), b""
-        else:
-            scope = b"%d:%s" % (len(channel_name), channel_name)
-            token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            digest = blake2b(encoded, digest_size=16).hexdigest().encode()
-        args = (channel_name, encoded, token, digest, self._settings.hard_backlog, self._dedupe_ms)
+        sending = self._requests.send(channel, body, key)
         try:
             self._confirm()
-            message_id, sent_ms = SEND(self._client, self._keys.for_send(channel_name), args)
+            reply = SEND(self._client, sending.keys, sending.args)
         except OutOfMemoryError as error:
-            message = "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
-            raise ChatFullError(message) from error
-        if not message_id:
-            message = f"key {key!r} was used for another body in channel {channel!r}, must be new for each message"
-            raise KeyReusedError(message)
-        return Message(message_id, time_of(sent_ms), body)
+            raise full() from error
+        return sending.sent(reply)
 
     def check_messages(
         self,
@@ -107,6 +92,7 @@ class Chat:
         limit: int | None = None,
         after: str | None = None,
         history: int = 0,
+        wait: float = 0,
     ) -> Check:
         """Return what a client has not read of a channel yet, and count it as read.
 
@@ -116,24 +102,22 @@ class Chat:
             limit: messages at most, 1 or more; None for all that is stored.
             after: ``cursor`` of the last check whose messages really arrived; the client is served from there.
             history: so many of the latest messages a new client gets, 0 or more.
+            wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected.
 
         Returns:
             The messages, oldest first, and what is to know about them.
 
         Raises:
-            InvalidArgumentError: a name, limit or history that is not allowed.
+            InvalidArgumentError: a name, limit, history or wait that is not allowed.
             InvalidCursorError: ``after`` is no cursor. A cursor of another history is no error: the client gets
                 what is stored, and ``new`` is True.
-            redis.exceptions.ConnectionError: Redis cannot be reached; ``after`` repairs what was lost on the way.
+            redis.exceptions.ConnectionError: Redis cannot be reached, or not again before the wait is over;
+                ``after`` repairs what was lost on the way.
         """
-        name = name_of("channel name", channel)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
-        keys = self._keys.for_check(self._keys.shard_of(name), [name])
-        args = (*reader, name, decode_cursor(name, after))
-        with suppress(OutOfMemoryError):  # a full Redis without the layout yet: reading goes on
-            self._confirm()
-        (reply,) = raise_first(CHECK(self._client, keys, args))
-        return decode_check(name, reply)
+        request = self._requests.check(client, channel, limit, after, history)
+        if wait == 0:
+            return self._check(request)
+        return self._wait(self._waiting(request, seconds_to_wait(wait)))
 
     def check_many(
         self,
@@ -158,54 +142,142 @@ class Chat:
             ChecksFailedError: some channels could not be checked; it holds the checks of the others.
             InvalidArgumentError: as for `check_messages`, like the others; no channel was checked.
         """
-        if isinstance(channels, str) or not isinstance(channels, Iterable):
-            message = f"channels is {channels!r}, must be a list of names, or a mapping of names to cursors"
-            raise InvalidArgumentError(message)
-        cursors = channels if isinstance(channels, Mapping) else dict.fromkeys(channels)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
-        asked = {}
-        for channel, after in cursors.items():
-            name = name_of("channel name", channel)
-            asked[channel] = (name, decode_cursor(name, after))
-        with suppress(OutOfMemoryError):
-            self._confirm()
-        batches = list(self._by_shard(asked))
-        calls = [
-            (
-                self._keys.for_check(shard, [asked[channel][0] for channel in batch]),
-                (*reader, *chain.from_iterable(asked[channel] for channel in batch)),
-            )
-            for shard, batch in batches
-        ]
-        checks, errors = {}, {}
-        for (_, batch), replies in zip(batches, CHECK.each(self._client, calls), strict=True):
-            each = repeat(replies) if isinstance(replies, Exception) else replies
-            for channel, reply in zip(batch, each, strict=False):
-                if isinstance(reply, Exception):
-                    errors[channel] = reply
-                else:
-                    checks[channel] = decode_check(asked[channel][0], reply)
-        if errors:
-            raise ChecksFailedError(checks, errors)
-        return {channel: checks[channel] for channel in asked}
+        many = self._requests.check_many(client, channels, limit, history)
+        self._confirm_to_read()
+        return many.checked(CHECK.each(self._client, many.calls))
 
-    def _by_shard(self, asked: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[int, list[str]]]:
-        """Yield the channels of each shard, as many as one call takes."""
-        shards: dict[int, list[str]] = defaultdict(list)
-        for channel, (name, *_) in asked.items():
-            shards[self._keys.shard_of(name)].append(channel)
-        for shard, channels in shards.items():
-            for start in range(0, len(channels), TOGETHER):
-                yield shard, channels[start : start + TOGETHER]
+    def listen(self, client: str, channel: str, *, after: str | None = None, history: int = 0) -> Iterator[Message]:
+        """Yield a client's messages of a channel as they come, for ever.
+
+        A message counts as read once it is yielded, or the ones before it of the same check are. What was missed is
+        not told: `check_messages` tells it.
+
+        Args:
+            client: as for `check_messages`, like all that follows.
+            channel: likewise.
+            after: likewise.
+            history: likewise.
+
+        Raises:
+            InvalidArgumentError: as for `check_messages`, like the others; at the first message.
+            redis.exceptions.ConnectionError: Redis was away for a minute; at the beginning, at once.
+        """
+        return self._listen(self._requests.check(client, channel, None, after, history))
+
+    def read_history(self, channel: str, *, limit: int | None = 20, before: int | None = None) -> tuple[Message, ...]:
+        """Return messages of a channel, oldest first; no client's position moves.
+
+        Args:
+            channel: name, 1 to 200 characters; it need not exist.
+            limit: messages at most, the newest ones, 1 or more; None for all.
+            before: only those with a smaller id, 1 or more; None for the newest of all.
+
+        Raises:
+            InvalidArgumentError: a name, limit or id that is not allowed.
+        """
+        keys, args = self._requests.history(channel, limit, before)
+        self._confirm_to_read()
+        return decode_history(HISTORY(self._client, keys, args))
+
+    def clients(self, channel: str) -> Iterator[Presence]:
+        """Yield the clients that are connected to a channel, page by page and in no order.
+
+        Connected is who has checked and was not forgotten since: ``checked_at`` says how long ago.
+
+        Args:
+            channel: name, 1 to 200 characters; it need not exist.
+        """
+        return self._clients(self._requests.clients(channel))
+
+    def count_clients(self, channel: str) -> int:
+        """Return how many clients are connected to a channel."""
+        seen, _ = self._requests.clients(channel)
+        self._confirm_to_read()
+        return int(self._client.zcard(seen))
+
+    def leave_channel(self, client: str, channel: str) -> None:
+        """Forget a client of a channel at once; one that is not connected is no error.
+
+        A check of this client that still waits connects it again.
+        """
+        keys, args = self._requests.leave(client, channel)
+        self._confirm_to_read()
+        FORGET_CLIENTS(self._client, keys, args)
+
+    def channels(self) -> Iterator[str]:
+        """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""
+        self._confirm_to_read()
+        client: Any = self._client
+        for index in self._requests.indexes():
+            cursor, named = 0, set[bytes]()
+            while True:
+                cursor, entries = client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                fresh = dict(entries).keys() - named
+                named |= fresh
+                yield from map(decode_name, fresh)
+                if not cursor:
+                    break
+
+    def close(self) -> None:
+        """Stop waiting, and close the connections of the client."""
+        self._ears.close()
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, request: Checking) -> Check:
+        self._confirm_to_read()
+        (reply,) = raise_first(CHECK(self._client, request.keys, request.args))
+        return decode_check(request.channel, reply)
+
+    def _wait(self, waiting: Waiting) -> Check:
+        """Check until there is news, or the time is over."""
+        while True:
+            try:
+                heard = self._ears.listen(waiting.log)
+                with self._turns:
+                    waiting.told(self._check(waiting.request))
+            except UNREACHABLE as error:
+                time.sleep(waiting.failed(error, time.monotonic()))
+                continue
+            pause = waiting.pause(time.monotonic())
+            if not pause:
+                return waiting.check
+            heard.wait(pause)
+
+    def _listen(self, request: Checking) -> Iterator[Message]:
+        patient = False
+        while True:
+            waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
+            yield from self._wait(waiting)
+            request, patient = waiting.request, True
+
+    def _waiting(self, request: Checking, seconds: float, *, patient: bool = False) -> Waiting:
+        return Waiting(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
+
+    def _clients(self, keys: tuple[bytes, ...]) -> Iterator[Presence]:
+        self._confirm_to_read()
+        cursor, named = b"0", set[str]()
+        while True:
+            cursor, *page = CLIENTS(self._client, keys, (cursor, PAGE))
+            for presence in decode_presence(page):
+                if presence.client not in named:
+                    named.add(presence.client)
+                    yield presence
+            if cursor == b"0":
+                return
 
     def _confirm(self) -> None:
         """Make sure of the layout, before the first call of this object."""
         if not self._confirmed:
-            confirm_shards(self._client, self._keys, fix=True)
+            confirm_shards(self._client, self._requests.keys, fix=True)
             self._confirmed = True
 
-
-def _amounts(limit: int | None, history: int) -> tuple[int, int]:
-    """Return a check's limit, 0 for none, and its history."""
-    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
-    return limited, at_least(0, "history", history)
+    def _confirm_to_read(self) -> None:
+        """Do as `_confirm` does; a full Redis without the layout yet keeps nobody from reading."""
+        with suppress(OutOfMemoryError):
+            self._confirm()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chat._errors import ShardsMismatchError
 
 if TYPE_CHECKING:
     from chat._keys import Keys
-    from chat._nodes import Client
+    from chat._nodes import AsyncClient, Client
 
-__all__ = ["confirm_shards"]
+__all__ = ["confirm_shards", "confirm_shards_async"]
 
 
 def confirm_shards(client: Client, keys: Keys, *, fix: bool) -> None:
@@ -28,6 +28,24 @@ def confirm_shards(client: Client, keys: Keys, *, fix: bool) -> None:
     if stored is None and fix:
         client.set(keys.layout, keys.shards, nx=True)
         stored = client.get(keys.layout)
+    _hold(stored, keys)
+
+
+async def confirm_shards_async(client: AsyncClient, keys: Keys) -> None:
+    """Do as `confirm_shards` does to store, through a client of ``redis.asyncio``."""
+    stored = await client.get(keys.layout)
+    if stored is None:
+        await client.set(keys.layout, keys.shards, nx=True)
+        stored = await client.get(keys.layout)
+    _hold(stored, keys)
+
+
+def _hold(stored: Any, keys: Keys) -> None:
+    """Hold the number of shards that Redis has, None where it has none yet, against a layout.
+
+    Raises:
+        ShardsMismatchError: it is another number.
+    """
     if stored is not None and int(stored) != keys.shards:
         message = (
             f"the data in Redis lies in {int(stored)} shards, this process has {keys.shards}: "

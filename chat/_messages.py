@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chat._errors import InvalidArgumentError, InvalidCursorError, MessageTooLongError
-from chat._keys import decode_text, encode_text
+from chat._keys import decode_name, decode_text, encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Check", "Message", "decode_check", "decode_cursor", "encode_body"]
+__all__ = [
+    "Check",
+    "Message",
+    "Presence",
+    "decode_check",
+    "decode_cursor",
+    "decode_history",
+    "decode_presence",
+    "encode_body",
+]
 
 MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
 # epoch, channel, time and id of the last message read
@@ -64,6 +73,21 @@ class Check:
 
     def __len__(self) -> int:
         return len(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """One client that is connected to a channel.
+
+    Attributes:
+        client: its name.
+        checked_at: when it last checked, by the server's clock (aware, UTC, to the millisecond).
+        position: id of the message it has read up to.
+    """
+
+    client: str
+    checked_at: datetime
+    position: int
 
 
 def time_of(sent_ms: int) -> datetime:
@@ -119,6 +143,18 @@ def decode_check(channel: bytes, reply: list[Any]) -> Check:
     messages = tuple(map(decode_entry, count(position - len(entries) + 1), entries)) if entries else ()
     cursor = f"{str(epoch, 'ascii')}-{crc32(channel):08x}-{sent_ms}-{position}"
     return Check(messages, new == 1, missed, more == 1, cursor)
+
+
+def decode_history(reply: list[Any]) -> tuple[Message, ...]:
+    """Return the messages of ``history.lua``'s reply."""
+    last, *entries = reply
+    return tuple(map(decode_entry, count(last - len(entries) + 1), entries))
+
+
+def decode_presence(page: list[Any]) -> Iterator[Presence]:
+    """Yield the clients of a page of ``clients.lua``."""
+    for name, checked_ms, position in zip(page[::3], page[1::3], page[2::3], strict=True):
+        yield Presence(decode_name(name), time_of(int(float(checked_ms))), int(position))
 
 
 def decode_cursor(channel: bytes, cursor: Any) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import Redis
+from redis import asyncio as redis_asyncio
 from redis.client import NEVER_DECODE
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
@@ -25,9 +26,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["RAW", "Client", "Command", "all_of", "each", "nodes", "raise_first"]
+__all__ = ["RAW", "AsyncClient", "Client", "Command", "all_of", "each", "each_async", "nodes", "raise_first"]
 
 Client = Redis | RedisCluster
+AsyncClient = redis_asyncio.Redis | redis_asyncio.RedisCluster
 RAW = {NEVER_DECODE: True}  # bodies and names are bytes to us, whatever the client was told to decode
 
 GONE = (RedisConnectionError, RedisTimeoutError)
@@ -93,6 +95,27 @@ def each(client: Client, commands: Sequence[Command]) -> list[Any]:
         for index, reply in zip(indexes, answers[node], strict=True):
             merged[index] = reply
     return merged
+
+
+async def each_async(client: AsyncClient, commands: Sequence[Command]) -> list[Any]:
+    """Do as `each` does, through a client of ``redis.asyncio``, whose pipeline of a cluster takes scripts."""
+    pipeline: Any = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command.words, **command.options)
+    if not isinstance(client, redis_asyncio.RedisCluster):
+        return list(await pipeline.execute(raise_on_error=False))
+    try:
+        replies = list(await pipeline.execute(raise_on_error=False))
+    except (*GONE, *ELSEWHERE, RedisClusterException):
+        replies = [SlotNotCoveredError()] * len(commands)
+    failed: Exception | None = None
+    for index, command in enumerate(commands):
+        if isinstance(replies[index], (*GONE, *ELSEWHERE)):
+            try:
+                replies[index] = failed or await client.execute_command(*command.words, **command.options)
+            except (RedisError, RedisClusterException) as error:
+                replies[index] = failed = error
+    return replies
 
 
 def nodes(client: Client) -> list[Redis]:

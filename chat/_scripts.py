@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from chat._nodes import RAW, Client, Command, each, raise_first
+from chat._nodes import RAW, AsyncClient, Client, Command, each, each_async, raise_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = [
     "CHECK",
+    "CLIENTS",
     "DUE",
     "FORGET_CLIENTS",
+    "HISTORY",
     "NOTE_RUN",
     "REMOVE_CHANNELS",
     "SEND",
@@ -52,6 +54,13 @@ class Script:
         except NoScriptError:
             return client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
 
+    async def run_async(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+        """Do as a call does, through a client of ``redis.asyncio``."""
+        try:
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
+        except NoScriptError:
+            return await client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
+
     def many(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
         """Run the script once for each (keys, args), in one round trip to each node; return the replies in order.
 
@@ -64,6 +73,22 @@ class Script:
         """Do as `many` does; an error stands in the place of its reply."""
         return together(client, [(self, keys, args) for keys, args in calls])
 
+    async def each_async(self, client: AsyncClient, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
+        """Do as `each` does, through a client of ``redis.asyncio``."""
+        commands = [self.command(keys, args) for keys, args in calls]
+        replies = await each_async(client, commands)
+        for index, (keys, args) in enumerate(calls):
+            if isinstance(replies[index], NoScriptError):
+                try:
+                    replies[index] = await self.run_async(client, keys, args)
+                except RedisError as error:
+                    replies[index] = error
+        return replies
+
+    def command(self, keys: Keys, args: Args) -> Command:
+        """Return the call as one command of several."""
+        return Command(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args))
+
 
 Call = tuple[Script, Keys, Args]
 
@@ -74,8 +99,7 @@ def together(client: Client, calls: Sequence[Call]) -> list[Any]:
     Where the server does not know one yet, that and what follows it is repeated, for the sake of the order: each of
     our scripts may be.
     """
-    commands = [Command(keys[0], ("EVALSHA", script.sha, len(keys), *keys, *args)) for script, keys, args in calls]
-    replies = each(client, commands)
+    replies = each(client, [script.command(keys, args) for script, keys, args in calls])
     unknown = next((index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)), len(calls))
     for index, (script, keys, args) in list(enumerate(calls))[unknown:]:
         try:
@@ -91,4 +115,6 @@ DUE = Script("due")
 REMOVE_CHANNELS = Script("remove_channels")
 TRIM_BACKLOGS = Script("trim_backlogs")
 FORGET_CLIENTS = Script("forget_clients")
+HISTORY = Script("history")
+CLIENTS = Script("clients")
 NOTE_RUN = Script("note_run")

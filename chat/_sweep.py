@@ -44,7 +44,7 @@ class Rule:
     script: Script
     shard_keys: tuple[str, ...]
     channel_keys: tuple[str, ...]
-    args: tuple[int, ...]
+    args: tuple[int | str, ...]
     mark: bool  # at least as strict as the settings: where it finds nothing due, the sweep has done its work
 
 

@@ -137,7 +137,7 @@ def clean_clients(
     """
     sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("client_timeout", _given(client_timeout, sweep.settings.client_timeout))
-    args = (timeout_ms, int(dry_run), FORGET_BUDGET)
+    args = (timeout_ms, int(dry_run), FORGET_BUDGET, "")
     mark = timeout_ms <= milliseconds("client_timeout", sweep.settings.client_timeout)
     kinds = ("log", "seen", "read")
     rule = Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, args, mark)

@@ -3,6 +3,10 @@
 from typing import Any
 
 from redis import Redis
+from redis import asyncio as redis_asyncio
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException
@@ -10,10 +14,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from chat._nodes import Client, nodes
+from chat._nodes import AsyncClient, Client, nodes
 from chat._urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["Client", "connect", "nodes"]
+__all__ = ["AsyncClient", "Client", "connect", "connect_async", "nodes"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -41,6 +45,35 @@ class Cluster(RedisCluster):
             raise RedisConnectionError(str(error)) from error
 
 
+class AsyncCluster(redis_asyncio.RedisCluster):
+    """The same of ``redis.asyncio``."""
+
+    def __init__(self, patience: AsyncRetry, **options: Any) -> None:
+        self._patience = patience
+        super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
+
+    async def initialize(self, *args: Any, **options: Any) -> Any:
+        """Find out who has which slots; done by the first command."""
+        try:
+            return await super().initialize(*args, **options)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command on the node that has its key."""
+
+        async def again(_: Exception) -> None:
+            pass
+
+        return await self._patience.call_with_retry(lambda: self._attempt(args, options), again)
+
+    async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        try:
+            return await super().execute_command(*args, **options)
+        except (RedisClusterException, ClusterError) as error:
+            raise RedisConnectionError(str(error)) from error
+
+
 def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Client:
     """Return a client for `url` that repeats a command whose reply was lost, a few times within about a second.
 
@@ -55,8 +88,7 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
         ValueError: a URL of another form.
         redis.exceptions.ConnectionError: no node of the cluster answers; one server is first asked when used.
     """
-    place = parse_place(url)
-    timeouts: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    place, timeouts = parse_place(url), _timeouts(timeout)
     retry = Retry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
     if place.form == CLUSTER:
         some = [ClusterNode(host, port) for host, port in place.hosts]
@@ -66,3 +98,21 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
         client: Redis = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
         return client
     return Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> AsyncClient:
+    """Return a client of ``redis.asyncio`` as `connect` does; even a cluster is first asked when used."""
+    place, timeouts = parse_place(url), _timeouts(timeout)
+    retry = AsyncRetry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    if place.form == CLUSTER:
+        some = [AsyncClusterNode(host, port) for host, port in place.hosts]
+        return AsyncCluster(retry, startup_nodes=some, **timeouts, **place.options)
+    if place.form == SENTINEL:
+        sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
+        client: AsyncClient = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
+        return client
+    return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def _timeouts(seconds: float) -> dict[str, Any]:
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds}

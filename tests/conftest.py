@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters import Cluster
-from lab import Lab
+from lab import Blocking, Lab
 from servers import BINARIES, STEERS, Server
 
 if TYPE_CHECKING:
@@ -23,10 +23,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What one server does, three that share the slots do too: the tests of these that only need a client.
-ON_CLUSTER = {"test_check", "test_cleaning", "test_many", "test_properties", "test_recovery", "test_send", "test_stats"}
+ON_CLUSTER = {
+    "test_check",
+    "test_cleaning",
+    "test_many",
+    "test_presence",
+    "test_properties",
+    "test_recovery",
+    "test_send",
+    "test_stats",
+    "test_wait",
+}
+
+
+# What a Chat does, an AsyncChat does too.
+ON_ASYNCIO = {"test_check", "test_many", "test_presence", "test_recovery", "test_send", "test_wait"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lab" in metafunc.fixturenames and metafunc.module.__name__ in ON_ASYNCIO:
+        metafunc.parametrize("face", ["sync", "async"], indirect=True)
     if "server" not in metafunc.fixturenames:
         return
     needs_one = "server" in inspect.signature(metafunc.function).parameters
@@ -53,6 +69,19 @@ def redis(server: Server | Cluster) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(autouse=True)
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every Lab of the test chat through an AsyncChat, or a Chat."""
+    made: list[Blocking] = []
+    if getattr(request, "param", "sync") == "async":
+        monkeypatch.setattr(Lab, "blocking", made)
+    yield
+    for chat in made:
+        chat.stop()
+
+
 @pytest.fixture
-def lab(redis: Client) -> Lab:
-    return Lab(redis)
+def lab(redis: Client) -> Iterator[Lab]:
+    lab = Lab(redis)
+    yield lab
+    lab.chat.close()

@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from chat import Chat, Settings
+from redis.cluster import RedisCluster
+
+from chat import AsyncChat, Chat, Settings
 from chat.connection import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from chat.connection import Client
+
+
+class Blocking:
+    """An AsyncChat that is called like a Chat, from any thread: what tests say of the one holds for the other."""
+
+    def __init__(self, redis: Client, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._chat = self._run(self._make(redis, settings))
+
+    async def _make(self, redis: Client, settings: Settings) -> AsyncChat:
+        if isinstance(redis, RedisCluster):
+            return AsyncChat.from_url(f"redis+cluster://127.0.0.1:{redis.get_primaries()[0].port}", settings=settings)
+        port = redis.connection_pool.connection_kwargs["port"]
+        return AsyncChat.from_url(f"redis://127.0.0.1:{port}/0", settings=settings)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._chat, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            answer = method(*args, **options)
+            return self._run(answer) if inspect.isawaitable(answer) else self._each(answer)
+
+        return call
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _each(self, items: Any) -> Iterator[Any]:
+        while True:
+            try:
+                yield self._run(anext(items))
+            except StopAsyncIteration:
+                return
+
+    def close(self) -> None:
+        self._run(self._chat.aclose())
+
+    def stop(self) -> None:
+        self.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 class Lab:
     """One chat, its Redis, and hands to make channels and clients old."""
 
+    blocking: list[Blocking] | None = None  # those made, in a test of AsyncChat
+
     def __init__(self, redis: Client, **settings: Any) -> None:
         self.redis = redis
         self.settings = Settings(**settings)
-        self.chat = Chat(redis, settings=self.settings)
+        self.chat: Any = Chat(redis, settings=self.settings)
+        if self.blocking is not None:
+            self.chat = Blocking(redis, self.settings)
+            self.blocking.append(self.chat)
         self.send = self.chat.send_message
         self.check = self.chat.check_messages
 

@@ -8,7 +8,8 @@
 --       token             unique to this call; the same on its repeat
 --       limit             messages at most of a channel, 0 for all that is stored
 --       history           latest messages a new client gets
---       channel, cursor...   of each channel: its name, and "<epoch> <position> <sent ms>" of the caller, or nothing
+--       channel, cursor...   of each channel: its name, and "<epoch> <position> <sent ms>" of the caller, or nothing;
+--                            "?" before it: only where the client is not known any more
 -- Returns for each channel {epoch, new 0|1, missed, more 0|1, position, sent_ms of the message there or 0, entry...},
 --         entries oldest first as in the log; or the error that only it had
 local sizes, polled, trimmed, meta = unpack(KEYS, 1, 4)
@@ -56,8 +57,8 @@ local function check(log, seen, read, channel, cursor)
   local new, from, stop = false, tonumber(position), last
   if last_token == token then -- the reply to this very call was lost: say the same again
     new, from, stop = flag == 'n', tonumber(before), math.min(math.max(from, base), last)
-  elseif cursor ~= '' then
-    local of_epoch, after, after_ms = cursor:match('^(%x*) (%d+) (%d+)$')
+  elseif cursor ~= '' and not (state and cursor:byte() == 63) then -- 63 is "?"
+    local of_epoch, after, after_ms = cursor:match('^%??(%x*) (%d+) (%d+)$')
     after, after_ms = tonumber(after), tonumber(after_ms)
     local known = of_epoch == epoch and after <= last
     if known and after > base and after_ms > 0 then known = after_ms == sent_ms(log, after - base - 1) end

@@ -1,28 +1,33 @@
 #!lua flags=allow-oom
 -- Forget the clients of the named channels that stopped checking: a check that came in between stays.
+-- Or forget the one that leaves.
 --
 -- KEYS  updated, polled, trimmed, meta   see chat/_keys.py
 --       log, seen, read   of each channel, in the order of the names
 -- ARGV  client_timeout    ms without a check
 --       dry_run           1: count, change nothing
 --       budget            clients to forget at most in this call; the rest stays due
+--       leaving           name of the client that leaves, '' for those that expired
 --       name...           of the channels
 -- Returns {clients} forgotten; in a dry run followed by those of each name
 local updated, polled, trimmed, meta = unpack(KEYS, 1, 4)
-local client_timeout, dry_run, budget = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+local client_timeout, dry_run, budget, leaving = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
 
 local time = redis.call('TIME')
 local expired_ms = time[1] * 1000 + math.floor(time[2] / 1000) - client_timeout
 
 local clients, orphans, floor, each = 0, 0, 0, {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local channel = ARGV[i]
-  local log, seen, read = unpack(KEYS, 3 * i - 7, 3 * i - 5)
+  local log, seen, read = unpack(KEYS, 3 * i - 10, 3 * i - 8)
   if dry_run then
-    each[i - 3] = redis.call('ZCOUNT', seen, '-inf', expired_ms)
-    clients = clients + each[i - 3]
+    each[i - 4] = redis.call('ZCOUNT', seen, '-inf', expired_ms)
+    clients = clients + each[i - 4]
   else
-    local names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
+    local names = { leaving }
+    if leaving == '' then
+      names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
+    end
     if #names > 0 then
       redis.call('ZREM', seen, unpack(names))
       clients = clients + redis.call('HDEL', read, unpack(names))

@@ -70,4 +70,5 @@ redis.call('HINCRBY', meta, 'sent', 1)
 local id = base + size
 redis.call('HSET', sent, token, string.format('%d', id) .. (digest ~= '' and ':' .. digest or ''))
 if redis.call('HLEN', sent) == 1 then redis.call('PEXPIREAT', sent, (window + 2) * dedupe_ms) end
+redis.pcall('SPUBLISH', log, '') -- wakes who waits; a user that may not publish has stored the message all the same
 return { id, sent_ms }

@@ -1,0 +1,211 @@
+"""As ``_chat``, for asyncio: only who waits for Redis differs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from redis.exceptions import OutOfMemoryError
+
+from chat._async_ears import AsyncEars
+from chat._keys import decode_name
+from chat._layout import confirm_shards_async
+from chat._messages import Check, Message, Presence, decode_check, decode_history, decode_presence
+from chat._nodes import RAW, raise_first
+from chat._requests import PAGE, TURNS, Checking, Requests, full
+from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
+from chat.connection import connect_async
+from chat.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from chat._nodes import AsyncClient
+
+__all__ = ["AsyncChat"]
+
+
+class AsyncChat:
+    """`Chat` for asyncio: the same names, arguments, results and errors.
+
+    The tasks of one event loop may share one, any number of them: at most 32 connections are in use at a time.
+
+    Args:
+        client: a client of ``redis.asyncio``; it is used as it is, its retries included.
+        settings: as for `Chat`.
+    """
+
+    def __init__(self, client: AsyncClient, *, settings: Settings | None = None) -> None:
+        self._client = client
+        self._settings = settings or Settings()
+        self._requests = Requests(self._settings)
+        self._ears = AsyncEars(client)
+        self._turns = asyncio.Semaphore(TURNS)
+        self._confirmed = False
+
+    @classmethod
+    def from_url(cls, url: str, *, settings: Settings | None = None) -> Self:
+        """Return a chat as `Chat.from_url` does; the first call connects."""
+        return cls(connect_async(url), settings=settings)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Return a chat as `Chat.from_env` does."""
+        settings = Settings.from_env()
+        return cls(connect_async(settings.redis_url), settings=settings)
+
+    async def send_message(self, channel: str, body: Any, *, key: str | None = None) -> Message:
+        """Do as `Chat.send_message` does."""
+        sending = self._requests.send(channel, body, key)
+        try:
+            await self._confirm()
+            reply = await self._run(SEND, sending.keys, sending.args)
+        except OutOfMemoryError as error:
+            raise full() from error
+        return sending.sent(reply)
+
+    async def check_messages(
+        self,
+        client: str,
+        channel: str,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        history: int = 0,
+        wait: float = 0,
+    ) -> Check:
+        """Do as `Chat.check_messages` does."""
+        request = self._requests.check(client, channel, limit, after, history)
+        if wait == 0:
+            return await self._check(request)
+        return await self._wait(self._waiting(request, seconds_to_wait(wait)))
+
+    async def check_many(
+        self,
+        client: str,
+        channels: Iterable[str] | Mapping[str, str | None],
+        *,
+        limit: int | None = None,
+        history: int = 0,
+    ) -> dict[str, Check]:
+        """Do as `Chat.check_many` does."""
+        many = self._requests.check_many(client, channels, limit, history)
+        await self._confirm_to_read()
+        async with self._turns:
+            return many.checked(await CHECK.each_async(self._client, many.calls))
+
+    def listen(
+        self, client: str, channel: str, *, after: str | None = None, history: int = 0
+    ) -> AsyncIterator[Message]:
+        """Do as `Chat.listen` does."""
+        return self._listen(self._requests.check(client, channel, None, after, history))
+
+    async def read_history(
+        self, channel: str, *, limit: int | None = 20, before: int | None = None
+    ) -> tuple[Message, ...]:
+        """Do as `Chat.read_history` does."""
+        keys, args = self._requests.history(channel, limit, before)
+        await self._confirm_to_read()
+        return decode_history(await self._run(HISTORY, keys, args))
+
+    def clients(self, channel: str) -> AsyncIterator[Presence]:
+        """Do as `Chat.clients` does."""
+        return self._clients(self._requests.clients(channel))
+
+    async def count_clients(self, channel: str) -> int:
+        """Do as `Chat.count_clients` does."""
+        seen, _ = self._requests.clients(channel)
+        await self._confirm_to_read()
+        return int(await self._client.zcard(seen))
+
+    async def leave_channel(self, client: str, channel: str) -> None:
+        """Do as `Chat.leave_channel` does."""
+        keys, args = self._requests.leave(client, channel)
+        await self._confirm_to_read()
+        await self._run(FORGET_CLIENTS, keys, args)
+
+    async def channels(self) -> AsyncIterator[str]:
+        """Do as `Chat.channels` does."""
+        await self._confirm_to_read()
+        client: Any = self._client
+        for index in self._requests.indexes():
+            cursor, named = 0, set[bytes]()
+            while True:
+                cursor, entries = await client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                fresh = dict(entries).keys() - named
+                named |= fresh
+                for name in fresh:
+                    yield decode_name(name)
+                if not cursor:
+                    break
+
+    async def aclose(self) -> None:
+        """Stop waiting, and close the connections of the client."""
+        await self._ears.close()
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _run(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
+        async with self._turns:
+            return await script.run_async(self._client, keys, args)
+
+    async def _check(self, request: Checking) -> Check:
+        await self._confirm_to_read()
+        (reply,) = raise_first(await self._run(CHECK, request.keys, request.args))
+        return decode_check(request.channel, reply)
+
+    async def _wait(self, waiting: Waiting) -> Check:
+        """Check until there is news, or the time is over."""
+        while True:
+            try:
+                heard = await self._ears.listen(waiting.log)
+                waiting.told(await self._check(waiting.request))
+            except UNREACHABLE as error:
+                await asyncio.sleep(waiting.failed(error, time.monotonic()))
+                continue
+            pause = waiting.pause(time.monotonic())
+            if not pause:
+                return waiting.check
+            await heard.wait(pause)
+
+    async def _listen(self, request: Checking) -> AsyncIterator[Message]:
+        patient = False
+        while True:
+            waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
+            for message in await self._wait(waiting):
+                yield message
+            request, patient = waiting.request, True
+
+    def _waiting(self, request: Checking, seconds: float, *, patient: bool = False) -> Waiting:
+        return Waiting(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
+
+    async def _clients(self, keys: tuple[bytes, ...]) -> AsyncIterator[Presence]:
+        await self._confirm_to_read()
+        cursor, named = b"0", set[str]()
+        while True:
+            cursor, *page = await self._run(CLIENTS, keys, (cursor, PAGE))
+            for presence in decode_presence(page):
+                if presence.client not in named:
+                    named.add(presence.client)
+                    yield presence
+            if cursor == b"0":
+                return
+
+    async def _confirm(self) -> None:
+        """Make sure of the layout, before the first call of this object."""
+        if not self._confirmed:
+            await confirm_shards_async(self._client, self._requests.keys)
+            self._confirmed = True
+
+    async def _confirm_to_read(self) -> None:
+        """Do as `_confirm` does; a full Redis without the layout yet keeps nobody from reading."""
+        with suppress(OutOfMemoryError):
+            await self._confirm()

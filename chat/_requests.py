@@ -1,0 +1,194 @@
+"""What each call asks of Redis, and what the replies mean: the part that `Chat` and `AsyncChat` share. No I/O here."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chat._arguments import at_least, name_of
+from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
+from chat._keys import Keys
+from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chat.settings import Settings
+
+__all__ = ["PAGE", "TURNS", "Checking", "Many", "Requests", "Sending", "full"]
+
+TOGETHER = 20  # channels that one call of the script checks: with all to tell, under 1 ms of the server's time
+PAGE = 100  # names that one call lists
+TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
+OF_ONE_CLIENT = (0, 0, 1)  # forget_clients.lua: no timeout, no dry run, one client at most
+
+Call = tuple[tuple[bytes, ...], tuple[Any, ...]]  # keys and arguments of a script
+
+
+def full() -> ChatFullError:
+    """Return what Redis out of memory is to a caller who stores."""
+    return ChatFullError(
+        "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
+    )
+
+
+class Sending(NamedTuple):
+    """A message to send."""
+
+    keys: tuple[bytes, ...]
+    args: tuple[Any, ...]
+    channel: str
+    body: Any
+    key: str | None
+
+    def sent(self, reply: list[int]) -> Message:
+        """Return the message of ``send.lua``'s reply."""
+        message_id, sent_ms = reply
+        if not message_id:
+            what = f"key {self.key!r} was used for another body in channel {self.channel!r}"
+            message = f"{what}, must be new for each message"
+            raise KeyReusedError(message)
+        return Message(message_id, time_of(sent_ms), self.body)
+
+
+class Checking(NamedTuple):
+    """A channel to check."""
+
+    keys: tuple[bytes, ...]
+    args: tuple[Any, ...]
+    channel: bytes
+
+    @property
+    def log(self) -> bytes:
+        """Name of the channel's log, where its sends are heard."""
+        return self.keys[4]
+
+    def again(self, standing: Check) -> Checking:
+        """Return the next check of a client that waits: should it be forgotten meanwhile, it goes on from there."""
+        reader, _, *amounts, name, _ = self.args
+        cursor = "?" + decode_cursor(self.channel, standing.cursor)
+        return self._replace(args=(reader, os.urandom(8), *amounts, name, cursor))
+
+
+class Many(NamedTuple):
+    """Several channels to check, a call for some of a shard each."""
+
+    names: Mapping[str, bytes]
+    batches: list[list[str]]
+    calls: list[Call]
+
+    def checked(self, answers: Iterable[Any]) -> dict[str, Check]:
+        """Return the checks of ``check.lua``'s replies.
+
+        Raises:
+            ChecksFailedError: there are errors among them.
+        """
+        checks, errors = {}, {}
+        for batch, replies in zip(self.batches, answers, strict=True):
+            each = repeat(replies) if isinstance(replies, Exception) else replies
+            for channel, reply in zip(batch, each, strict=False):
+                if isinstance(reply, Exception):
+                    errors[channel] = reply
+                else:
+                    checks[channel] = decode_check(self.names[channel], reply)
+        if errors:
+            raise ChecksFailedError(checks, errors)
+        return {channel: checks[channel] for channel in self.names}
+
+
+class Requests:
+    """The requests of one chat: arguments are held against what is allowed, then ready for its scripts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dedupe_ms = settings.dedupe_seconds * 1000
+        self.keys = Keys(settings.prefix, settings.shards)
+
+    def send(self, channel: str, body: Any, key: str | None) -> Sending:
+        """Return a message to send."""
+        name = name_of("channel name", channel)
+        encoded = encode_body(body, self._settings.max_message_bytes)
+        if key is None:
+            token, digest = os.urandom(12), b""
+        else:
+            scope = b"%d:%s" % (len(name), name)
+            token = blake2b(scope + name_of("key", key), digest_size=16).digest()
+            digest = blake2b(encoded, digest_size=16).hexdigest().encode()
+        args = (name, encoded, token, digest, self._settings.hard_backlog, self._dedupe_ms)
+        return Sending(self.keys.for_send(name), args, channel, body, key)
+
+    def check(self, client: str, channel: str, limit: int | None, after: str | None, history: int) -> Checking:
+        """Return a channel to check."""
+        name = name_of("channel name", channel)
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        keys = self.keys.for_check(self.keys.shard_of(name), [name])
+        return Checking(keys, (*reader, name, decode_cursor(name, after)), name)
+
+    def check_many(
+        self, client: str, channels: Iterable[str] | Mapping[str, str | None], limit: int | None, history: int
+    ) -> Many:
+        """Return several channels to check."""
+        if isinstance(channels, str) or not isinstance(channels, Iterable):
+            message = f"channels is {channels!r}, must be a list of names, or a mapping of names to cursors"
+            raise InvalidArgumentError(message)
+        cursors = channels if isinstance(channels, Mapping) else dict.fromkeys(channels)
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        asked = {}
+        for channel, after in cursors.items():
+            name = name_of("channel name", channel)
+            asked[channel] = (name, decode_cursor(name, after))
+        names = {channel: name for channel, (name, _) in asked.items()}
+        batches = list(self._by_shard(names))
+        calls = [
+            (
+                self.keys.for_check(shard, [names[channel] for channel in batch]),
+                (*reader, *chain.from_iterable(asked[channel] for channel in batch)),
+            )
+            for shard, batch in batches
+        ]
+        return Many(names, [batch for _, batch in batches], calls)
+
+    def history(self, channel: str, limit: int | None, before: int | None) -> Call:
+        """Return what ``history.lua`` takes."""
+        name = name_of("channel name", channel)
+        at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
+        until = 0 if before is None else at_least(1, "before", before, ", or None for the newest")
+        keys = self.keys.of_channels(self.keys.shard_of(name), [name], "log")
+        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until)
+
+    def clients(self, channel: str) -> tuple[bytes, ...]:
+        """Return the keys of a channel's ``seen`` and ``read``."""
+        name = name_of("channel name", channel)
+        return self.keys.of_channels(self.keys.shard_of(name), [name], "seen", "read")
+
+    def leave(self, client: str, channel: str) -> Call:
+        """Return what ``forget_clients.lua`` takes for one client."""
+        name = name_of("channel name", channel)
+        leaving = name_of("client name", client)
+        shard = self.keys.shard_of(name)
+        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta")
+        keys += self.keys.of_channels(shard, [name], "log", "seen", "read")
+        return keys, (*OF_ONE_CLIENT, leaving, name)
+
+    def indexes(self) -> list[bytes]:
+        """Return the index of the channels of each shard."""
+        return [self.keys.of_shard(shard, "updated")[0] for shard in range(self.keys.shards)]
+
+    def _by_shard(self, names: Mapping[str, bytes]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the channels of each shard, as many as one call takes."""
+        shards: dict[int, list[str]] = defaultdict(list)
+        for channel, name in names.items():
+            shards[self.keys.shard_of(name)].append(channel)
+        for shard, channels in shards.items():
+            for start in range(0, len(channels), TOGETHER):
+                yield shard, channels[start : start + TOGETHER]
+
+
+def _amounts(limit: int | None, history: int) -> tuple[int, int]:
+    """Return a check's limit, 0 for none, and its history."""
+    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
+    return limited, at_least(0, "history", history)

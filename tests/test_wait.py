@@ -1,0 +1,256 @@
+"""A check that waits for news."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, bodies, calls
+from redis import Redis
+from servers import eventually
+
+from chat import Chat, InvalidArgumentError, _ears, _waiting
+from chat._async_chat import AsyncChat
+from chat.cleaning import clean_clients
+from chat.connection import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Waiter(threading.Thread):
+    """A check in a thread of its own."""
+
+    def __init__(self, work: Any) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self.answer: Any = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.answer = self._work()
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            self.error = error
+
+    def result(self, seconds: float = 20) -> Any:
+        self.join(seconds)
+        assert not self.is_alive(), "it waits still"
+        if self.error:
+            raise self.error
+        return self.answer
+
+
+def waiting(lab: Lab, client: str = "bob", channel: str = "lobby", seconds: float = 50, **options: Any) -> Waiter:
+    """Start a wait, and return when it is listening."""
+    before = listeners(lab, channel)
+    waiter = Waiter(lambda: lab.check(client, channel, wait=seconds, **options))
+    eventually(lambda: listeners(lab, channel) > before or (before and lab.chat.count_clients(channel)))
+    return waiter
+
+
+def listeners(lab: Lab, channel: str) -> int:
+    log = lab.key(channel, "log:").encode()
+    return sum(int(node.execute_command("PUBSUB", "SHARDNUMSUB", log)[1]) for node in nodes(lab.redis))
+
+
+@pytest.fixture
+def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a wake-up ends a wait."""
+    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 1000)
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_send_ends_the_wait(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    sent = lab.send("lobby", "hi")
+    check = waiter.result()
+    assert check.messages == (sent,)
+    assert not check.new
+
+
+def test_what_is_there_already_is_not_waited_for(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "hi")
+    assert bodies(lab.check("bob", "lobby", wait=60)) == ["hi"]
+
+
+def test_at_the_deadline_the_check_is_empty(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    check = lab.check("bob", "lobby", wait=0.2)
+    assert (check.messages, check.new, check.missed, check.more) == ((), False, 0, False)
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_client_that_was_new_when_the_wait_began_is_so_when_it_ends(lab: Lab) -> None:
+    lab.send("lobby", "before")
+    waiter = waiting(lab)
+    eventually(lambda: lab.chat.count_clients("lobby"))
+    lab.send("lobby", "after")
+    check = waiter.result()
+    assert (check.new, bodies(check)) == (True, ["after"])
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_no_wake_up_is_lost_between_nothing_new_and_waiting(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    got: list[str] = []
+    reader = Waiter(
+        lambda: [got.extend(bodies(lab.check("bob", "lobby", wait=30))) for _ in iter(lambda: len(got), 300)]
+    )
+    for number in range(300):
+        lab.send("lobby", f"m{number}")
+        eventually(lambda n=number: len(got) > n)  # type: ignore[misc]
+    reader.result()
+    assert got == [f"m{number}" for number in range(300)]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_two_waits_of_one_client_split_the_messages(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiters = [waiting(lab, seconds=1.0) for _ in range(4)]
+    lab.send("lobby", "hi")
+    assert sorted(bodies(waiter.result()) for waiter in waiters) == [[], [], [], ["hi"]]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_many_waiters_share_one_connection_to_each_server(lab: Lab) -> None:
+    before = sum(len(node.client_list(_type="pubsub")) for node in nodes(lab.redis))
+    waiters = [waiting(lab, f"client {number}", f"room {number % 7}") for number in range(40)]
+    eventually(lambda: sum(lab.chat.count_clients(f"room {number}") for number in range(7)) == 40)
+    connections = sum(len(node.client_list(_type="pubsub")) for node in nodes(lab.redis)) - before
+    assert 1 <= connections <= len(nodes(lab.redis))
+    for number in range(7):
+        lab.send(f"room {number}", number)
+    assert [bodies(waiter.result()) for waiter in waiters] == [[number % 7] for number in range(40)]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_what_is_sent_elsewhere_wakes_nobody(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiter = waiting(lab, seconds=1)
+    eventually(lambda: listeners(lab, "lobby"))
+    calls(lab.redis)
+    for number in range(50):
+        lab.send(f"room {number}", "hi")
+    assert waiter.result().messages == ()
+    assert calls(lab.redis)["evalsha"] <= 53
+
+
+def test_a_waiter_counts_as_connected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    lab.away("bob", "lobby", 1000)
+    eventually(lambda: max(p.checked_at.timestamp() for p in lab.chat.clients("lobby")) > time.time() - 60)
+    assert clean_clients(lab.redis, settings=lab.settings).clients == 0
+    lab.send("lobby", "hi")
+    assert bodies(waiter.result()) == ["hi"]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_client_that_is_forgotten_while_it_waits_misses_nothing(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    eventually(lambda: listeners(lab, "lobby"))
+    lab.chat.leave_channel("bob", "lobby")
+    lab.send("lobby", "hi")
+    assert bodies(waiter.result()) == ["hi"]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_what_is_sent_after_a_flush_reaches_who_waited_before_it(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    lab.redis.flushdb()
+    lab.send("lobby", "hi")
+    check = waiter.result()
+    assert (check.new, bodies(check)) == (True, ["hi"])
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_lost_connection_is_made_again_and_what_came_meanwhile_is_told(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    for node in nodes(lab.redis):
+        node.client_kill_filter(_type="pubsub", skipme=False)
+    lab.send("lobby", "hi")
+    assert bodies(waiter.result()) == ["hi"]
+
+
+def test_a_wake_up_that_redis_lost_costs_no_more_than_the_next_look(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.1)
+    lab.check("bob", "lobby")
+    waiter = waiting(lab)
+    entry = f'{int(time.time() * 1000)}:"hi"'
+    lab.redis.rpush(lab.key("lobby", "log:"), entry)  # as if nobody had said so
+    lab.redis.zincrby(lab.key("lobby", "sizes"), 1, "lobby")
+    assert bodies(waiter.result()) == ["hi"]
+
+
+@pytest.mark.one_server
+def test_a_user_that_may_not_publish_sends_all_the_same(lab: Lab) -> None:
+    with restricted(lab, "resetchannels") as (chat, _):
+        assert chat.send_message("lobby", "hi").id == 1
+        assert len(chat.read_history("lobby")) == 1
+
+
+@pytest.mark.one_server
+def test_a_user_that_may_not_listen_is_told_so(lab: Lab) -> None:
+    with restricted(lab, "resetchannels") as (chat, _):
+        waiter = Waiter(lambda: chat.check_messages("bob", "lobby", wait=30))
+        with pytest.raises(Exception, match=r"No permissions|no permissions"):
+            waiter.result()
+
+
+@contextmanager
+def restricted(lab: Lab, *rules: str) -> Iterator[tuple[Chat, Redis]]:
+    """Yield a chat of a user of its own."""
+    lab.redis.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all", *rules)
+    port = lab.redis.connection_pool.connection_kwargs["port"]
+    with Redis(port=port, username="limited", password="secret") as client:  # noqa: S106  made for this test
+        yield Chat(client), client
+    lab.redis.execute_command("ACL", "DELUSER", "limited")
+
+
+def test_listening_goes_on_from_message_to_message(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    messages = lab.chat.listen("bob", "lobby", history=2)
+    assert [next(messages).body for _ in range(2)] == ["m2", "m3"]
+    later = Waiter(lambda: next(messages).body)
+    lab.send("lobby", "m4")
+    assert later.result() == "m4"
+    lab.send_all("lobby", 2, start=5)
+    assert [next(messages).body for _ in range(2)] == ["m5", "m6"]
+
+
+@pytest.mark.parametrize("wait", [-1, 61, float("nan"), "1", None, True])
+def test_a_bad_wait_is_one_clear_error(wait: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"wait is .*, must be a number of seconds from 0 to 60"):
+        Chat(Redis(port=1)).check_messages("bob", "lobby", wait=wait)
+
+
+def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ears, "LINGER", 0.2)
+    monkeypatch.setattr("chat._async_ears.LINGER", 0.2)
+    waiter = waiting(lab)
+    lab.send("lobby", "hi")
+    waiter.result()
+    eventually(lambda: lab.send("elsewhere", "x") and not listeners(lab, "lobby"))
+
+
+def test_both_faces_have_the_same_names_and_arguments() -> None:
+    import inspect  # noqa: PLC0415
+
+    def face(of: type) -> dict[str, str]:
+        names = {name for name in vars(of) if not name.startswith("_")}
+        return {name: str(inspect.signature(getattr(of, name)).replace(return_annotation="")) for name in names}
+
+    sync, other = face(Chat), face(AsyncChat)
+    sync["aclose"] = sync.pop("close")
+    assert sync == other
