@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError, ChatFullError, InvalidArgumentError, SettingsError
+from chat._restore_command import add_restore
 from chat._sizing_command import add_sizing
 from chat._stats_command import pause_of, stats_command
 from chat._urls import public
@@ -36,6 +37,7 @@ examples:
   chat check bob lobby --limit 10 --json
   chat watch bob lobby
   chat stats --watch
+  chat restore /var/lib/pollchat --channel lobby --dry-run
   chat sizing --channels 1M --messages 20 --clients 2
 
 exit codes: 0 done, 2 bad input or setting, 3 Redis unreachable, 4 refused (Redis is full, say)
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sizing(sizing)
+    add_restore(commands.add_parser("restore", help="read an archive of removed messages back"))
     return parser
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "decode_cursor",
     "decode_history",
     "decode_presence",
+    "decode_slice",
     "encode_body",
 ]
 
@@ -147,7 +148,11 @@ def decode_check(channel: bytes, reply: list[Any]) -> Check:
 
 def decode_history(reply: list[Any]) -> tuple[Message, ...]:
     """Return the messages of ``history.lua``'s reply."""
-    last, *entries = reply
+    return decode_slice(*reply)
+
+
+def decode_slice(last: int, *entries: bytes) -> tuple[Message, ...]:
+    """Return the messages of entries of a log, of which the last has that id."""
     return tuple(map(decode_entry, count(last - len(entries) + 1), entries))
 
 

@@ -20,6 +20,8 @@ class Report:
         busy: shards that another run of this sweep was working on ("already running").
         seconds: the run took.
         completed: nothing that was due is left, and no shard was busy.
+        archived: messages handed over to the archive; more than removed where a message came in between.
+        error: of the archive or of ``CHAT_ON_EXPIRE``, the first; what could not be kept was not removed.
         dry_run: nothing was removed; the counts say what would have been.
         sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
         examples: of a dry run, at most ten channels that would lose most, with how many messages, or clients.
@@ -33,6 +35,8 @@ class Report:
     busy: int = 0
     seconds: float = 0.0
     completed: bool = True
+    archived: int = 0
+    error: str = ""
     dry_run: bool = False
     sweep: str
     examples: tuple[tuple[str, int], ...] = ()
@@ -51,4 +55,4 @@ class Report:
             line += f"; already running in {self.busy} shards"
         if self.due and not self.dry_run:
             line += f"; {self.due} channels still due, the longest for {self.overdue:.0f} s"
-        return line
+        return f"{line}; {self.error}" if self.error else line

@@ -21,6 +21,7 @@ __all__ = [
     "HISTORY",
     "NOTE_RUN",
     "REMOVE_CHANNELS",
+    "RESTORE",
     "SEND",
     "TRIM_BACKLOGS",
     "Call",
@@ -118,3 +119,4 @@ FORGET_CLIENTS = Script("forget_clients")
 HISTORY = Script("history")
 CLIENTS = Script("clients")
 NOTE_RUN = Script("note_run")
+RESTORE = Script("restore")

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
+from chat._archive import Archive, Hook, archive_at, hook_at
 from chat._arguments import at_least, milliseconds
 from chat._errors import InvalidArgumentError
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
+from chat._messages import decode_slice
 from chat._nodes import raise_first
 from chat._report import Report
 from chat._runs import recorded
-from chat._scripts import DUE, Script, together
+from chat._scripts import DUE, FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script, together
 from chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule", "Sweep"]
 
+
 LEASE_MS = 30_000  # a shard is free again this long after the last sign of life of its sweep
 PROGRESS_EVERY = 0.5  # seconds
 EXAMPLES = 10
 # Candidates a call, under 0.5 ms of the server's time: senders beside a sweep wait for as long. 100 remove a fifth
 # more in a second and hold everybody up twice as long, measured on redis-server 7.0 and Valkey 9.1.
 BATCH = 30
+ARCHIVED = (REMOVE_CHANNELS, TRIM_BACKLOGS)  # scripts that remove messages
+TOLD = (REMOVE_CHANNELS, FORGET_CLIENTS)  # scripts that can say which channels, or clients, they removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Rule:
     script: Script
     shard_keys: tuple[str, ...]
     channel_keys: tuple[str, ...]
-    args: tuple[int | str, ...]
+    args: tuple[int, ...]  # of the script, before its mode
+    budget: tuple[int | str, ...]  # and after it
     mark: bool  # at least as strict as the settings: where it finds nothing due, the sweep has done its work
 
 
@@ -57,6 +63,8 @@ class _Tally:
     due: int = 0
     overdue_ms: int = 0
     busy: set[int] = field(default_factory=set)
+    archived: int = 0
+    error: str = ""
     examples: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, names: list[bytes], counts: list[int]) -> None:
@@ -68,6 +76,10 @@ class _Tally:
             if count:
                 self.examples[name] = self.examples.get(name, 0) + count
         self.examples = _largest(self.examples)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Note the first error that does not end the run."""
+        self.error = self.error or f"{what}: {type(error).__name__}: {error}"
 
 
 class Sweep:
@@ -93,6 +105,8 @@ class Sweep:
             raise InvalidArgumentError(message)
         self._dry_run = dry_run
         self._owner = "" if dry_run else secrets.token_hex(8)
+        self._archive: Archive | None = None
+        self._hook: Hook | None = None
         self._started = self._tell_at = time.monotonic()
         budget_ms = None if time_budget is None else milliseconds("time_budget", time_budget)
         self._deadline = None if budget_ms is None else self._started + budget_ms / 1000
@@ -104,6 +118,9 @@ class Sweep:
         return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name)
 
     def _run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
+        if not self._dry_run:
+            self._archive = archive_at(self.settings.archive) if rules[0].script in ARCHIVED else None
+            self._hook = hook_at(self.settings.on_expire) if rules[0].script in TOLD else None
         confirm_shards(self._client, self._keys, fix=False)
         tally = _Tally([0] * len(counts))
         work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule, tally)]
@@ -121,6 +138,8 @@ class Sweep:
             overdue=tally.overdue_ms / 1000,
             busy=len(tally.busy),
             seconds=time.monotonic() - self._started,
+            archived=tally.archived,
+            error=tally.error,
             completed=not tally.due and not tally.busy,
             **dict(zip(counts, tally.removed, strict=True)),
         )
@@ -138,13 +157,18 @@ class Sweep:
         Each round trip removes one batch and names the next.
         """
         offset = 0
+        refused: set[bytes] = set()  # by the archive
         reply = DUE(self._client, *self._due_call(rule, shard, offset, self._batch(), self._owner))
         while names := reply[2:]:
             if self._dry_run:
                 offset += len(names)  # nothing moves, so turn the page
-            removal = (rule.script, *self._removal(rule, shard, names))
+            handed = self._hand_over(rule, shard, names, refused, tally) if self._archive else []
+            offset += len(refused.intersection(names))  # they stay where they are, too
+            removal = (rule.script, *self._call(rule, shard, names, self._mode(), handed))
             following = (DUE, *self._due_call(rule, shard, offset, self._batch(), self._owner))
             counts, reply = raise_first(together(self._client, [removal, following]))
+            if self._hook:
+                counts = self._tell_hook(names, counts, tally)
             tally.add(names, counts)
             if time.monotonic() >= self._tell_at:
                 self._tell(tally.handled, expected)
@@ -152,18 +176,48 @@ class Sweep:
         if due < 0:
             tally.busy.add(shard)
             return
-        left = max(0, due - offset)  # of a dry run's page, what has gone meanwhile
+        left = max(0, due - offset) if self._dry_run else due  # of a dry run's page, what has gone meanwhile
         tally.due += left
         tally.overdue_ms = max(tally.overdue_ms, overdue_ms if left else 0)
+
+    def _hand_over(self, rule: Rule, shard: int, names: list[bytes], refused: set[bytes], tally: _Tally) -> list[int]:
+        """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all."""
+        assert self._archive  # noqa: S101  for the type checker
+        slices = rule.script(self._client, *self._call(rule, shard, names, "read"))[-len(names) :]
+        handed = dict(zip(names, slices, strict=True))
+        wanted = {name: decode_slice(*handed[name]) for name in names if handed[name][1:] and name not in refused}
+        by_text = {decode_name(name): name for name in wanted}
+        errors = self._archive.keep(shard, {text: wanted[name] for text, name in by_text.items()}) if wanted else {}
+        for text, error in errors.items():
+            refused.add(by_text[text])
+            tally.failed("not archived", error)
+        tally.archived += sum(len(wanted[name]) for name in wanted if name not in refused)
+        return [-1 if name in refused else handed[name][0] for name in names]
+
+    def _tell_hook(self, names: list[bytes], counts: list[Any], tally: _Tally) -> list[int]:
+        """Call ``CHAT_ON_EXPIRE`` for what has gone; return the counts alone."""
+        assert self._hook  # noqa: S101  for the type checker
+        totals, told = counts[: len(tally.removed)], counts[len(tally.removed) :]
+        for name, gone in zip(names, told, strict=False):
+            if gone:
+                clients = None if gone == 1 else tuple(map(decode_name, gone))
+                try:
+                    self._hook(decode_name(name), clients)
+                except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
+                    tally.failed("CHAT_ON_EXPIRE", error)
+        return totals
+
+    def _mode(self) -> str:
+        return "count" if self._dry_run else "tell" if self._hook else "remove"
 
     def _batch(self) -> int:
         """Return how many candidates to ask for."""
         return 0 if self._is_over() else BATCH
 
-    def _removal(self, rule: Rule, shard: int, names: list[bytes]) -> tuple[Any, Any]:
+    def _call(self, rule: Rule, shard: int, names: list[bytes], mode: str, handed: Iterable[int] = ()) -> Any:
         keys = self._keys.of_shard(shard, *rule.shard_keys)
         keys += self._keys.of_channels(shard, names, *rule.channel_keys)
-        return keys, (*rule.args, *names)
+        return keys, (*rule.args, mode, *rule.budget, *names, *handed)
 
     def _due_call(self, rule: Rule, shard: int, offset: int, batch: int, owner: str) -> tuple[Any, Any]:
         keys = self._keys.of_shard(shard, rule.index, f"lease:{self._name}", "meta")

@@ -62,9 +62,9 @@ def clean_channels(
     """
     sweep = Sweep("clean_channels", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("channel_timeout", _given(channel_timeout, sweep.settings.channel_timeout))
-    args = (timeout_ms, int(dry_run))
+    args = (timeout_ms,)
     mark = timeout_ms <= milliseconds("channel_timeout", sweep.settings.channel_timeout)
-    rule = Rule("updated", "age", timeout_ms, REMOVE_CHANNELS, REMOVE_KEYS, ("log",), args, mark)
+    rule = Rule("updated", "age", timeout_ms, REMOVE_CHANNELS, REMOVE_KEYS, ("log",), args, (), mark)
     return sweep.run([rule], ("channels", "messages"))
 
 
@@ -99,13 +99,12 @@ def clean_backlog(
     sweep = Sweep("clean_backlog", client, settings, shards, time_budget, progress, dry_run=dry_run)
     keep = at_least(0, "backlog", _given(backlog, sweep.settings.backlog))
     timeout_ms = milliseconds("message_timeout", _given(message_timeout, sweep.settings.message_timeout))
-    by_size = (keep, 0, int(dry_run), DROP_BUDGET)
-    by_age = (keep, timeout_ms, int(dry_run), DROP_BUDGET)
+    by_size, by_age, budget = (keep, 0), (keep, timeout_ms), (DROP_BUDGET,)
     mark = keep <= sweep.settings.backlog
-    rules = [Rule("sizes", "size", keep, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_size, mark)]
+    rules = [Rule("sizes", "size", keep, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_size, budget, mark)]
     if timeout_ms:
         mark = timeout_ms <= milliseconds("message_timeout", sweep.settings.message_timeout)
-        rules.append(Rule("heads", "age", timeout_ms, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_age, mark))
+        rules.append(Rule("heads", "age", timeout_ms, TRIM_BACKLOGS, TRIM_KEYS, ("log",), by_age, budget, mark))
     return sweep.run(rules, ("messages",))
 
 
@@ -137,10 +136,10 @@ def clean_clients(
     """
     sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run)
     timeout_ms = milliseconds("client_timeout", _given(client_timeout, sweep.settings.client_timeout))
-    args = (timeout_ms, int(dry_run), FORGET_BUDGET, "")
+    budget = (FORGET_BUDGET, "")
     mark = timeout_ms <= milliseconds("client_timeout", sweep.settings.client_timeout)
     kinds = ("log", "seen", "read")
-    rule = Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, args, mark)
+    rule = Rule("polled", "age", timeout_ms, FORGET_CLIENTS, FORGET_KEYS, kinds, (timeout_ms,), budget, mark)
     return sweep.run([rule], ("clients",))
 
 

@@ -104,6 +104,8 @@ def _sweep_lines(stats: Stats) -> list[str]:
             inf if sweep.success_age is None else sweep.success_age
         ):
             lines.append(short(f"  failed {age(sweep.failed_age)} ago: {sweep.last.error}"))
+        if error := report.get("error"):
+            lines.append(short(f"  {error}"))
     return lines
 
 

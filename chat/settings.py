@@ -27,6 +27,9 @@ SHARDS_LIMIT = 16384  # a cluster has that many slots: more shards than slots sp
 PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash tag is the shard's
 
 
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+
+
 def _whole(low: int, high: int = 2**31) -> Any:
     def parse(value: Any) -> int:
         number = int(value) if isinstance(value, str) else value
@@ -80,6 +83,16 @@ def _folder(value: Any) -> str:
     return str(value)
 
 
+def _function(value: Any) -> str:
+    if value and not FUNCTION.fullmatch(value):
+        raise ValueError
+    return str(value)
+
+
+def _archive(value: Any) -> str:
+    return str(value) if Path(value).is_absolute() else _function(value)
+
+
 SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
 ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
 SENTINELS = "redis+sentinel://host:port,host:port/service/db"
@@ -112,6 +125,10 @@ class Settings:
         clean_backlog_every: likewise.
         clean_clients_every: likewise.
         clean_parts: tasks that each scheduled run is split into.
+        archive: where removed messages are kept: an absolute path of a folder, or ``module:function``, called with
+            a channel and its messages; empty for nowhere.
+        on_expire: ``module:function`` that is called with a channel and the clients that expired there, or None
+            when the channel itself was removed; empty for none.
         heartbeat_dir: folder where worker and beat show that they live; by default one of the user's own among
             the temporary files.
 
@@ -135,6 +152,8 @@ class Settings:
     clean_backlog_every: float | str = _setting("CHAT_CLEAN_BACKLOG_EVERY", 30, SCHEDULE)
     clean_clients_every: float | str = _setting("CHAT_CLEAN_CLIENTS_EVERY", 60, SCHEDULE)
     clean_parts: int = _setting("CHAT_CLEAN_PARTS", 1, _whole(1, SHARDS_LIMIT))
+    archive: str = _setting("CHAT_ARCHIVE", "", (_archive, "an absolute path of a folder, or module:function"))
+    on_expire: str = _setting("CHAT_ON_EXPIRE", "", (_function, "module:function"))
     heartbeat_dir: str = _setting("CHAT_HEARTBEAT_DIR", None, (_folder, "an absolute path"))
 
     def __post_init__(self) -> None:

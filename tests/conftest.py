@@ -24,6 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What one server does, three that share the slots do too: the tests of these that only need a client.
 ON_CLUSTER = {
+    "test_archive",
     "test_check",
     "test_cleaning",
     "test_many",

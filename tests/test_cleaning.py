@@ -47,7 +47,7 @@ def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> Non
 def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 3)
     lab.idle("lobby", 901)
-    monkeypatch.setattr(_sweep.Sweep, "_removal", meanwhile(lambda: lab.send("lobby", "m4"), _sweep.Sweep._removal))
+    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(lambda: lab.send("lobby", "m4"), _sweep.Sweep._call))
     assert counts(clean_channels(lab.redis)) == (0, 0, 0)
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
 
@@ -138,7 +138,7 @@ def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
         clean_channels(lab.redis, channel_timeout=0)
 
     lab.send_all("lobby", 9)
-    monkeypatch.setattr(_sweep.Sweep, "_removal", meanwhile(remove, _sweep.Sweep._removal))
+    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(remove, _sweep.Sweep._call))
     clean_backlog(lab.redis, backlog=5)
     assert not lab.traces("lobby")
 
@@ -176,7 +176,7 @@ def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
 def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    monkeypatch.setattr(_sweep.Sweep, "_removal", meanwhile(lambda: lab.check("bob", "lobby"), _sweep.Sweep._removal))
+    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(lambda: lab.check("bob", "lobby"), _sweep.Sweep._call))
     assert counts(clean_clients(lab.redis)) == (0, 0, 0)
     assert not lab.check("bob", "lobby").new
 
@@ -329,7 +329,7 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
         seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
-    monkeypatch.setattr(_sweep.Sweep, "_removal", meanwhile(look, _sweep.Sweep._removal))
+    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(look, _sweep.Sweep._call))
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)

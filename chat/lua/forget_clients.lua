@@ -5,13 +5,13 @@
 -- KEYS  updated, polled, trimmed, meta   see chat/_keys.py
 --       log, seen, read   of each channel, in the order of the names
 -- ARGV  client_timeout    ms without a check
---       dry_run           1: count, change nothing
+--       mode              'remove'; 'tell': and whom; 'count': change nothing
 --       budget            clients to forget at most in this call; the rest stays due
 --       leaving           name of the client that leaves, '' for those that expired
 --       name...           of the channels
--- Returns {clients} forgotten; in a dry run followed by those of each name
+-- Returns {clients} forgotten; to 'count' followed by those of each name; to 'tell' by a list of their names for each
 local updated, polled, trimmed, meta = unpack(KEYS, 1, 4)
-local client_timeout, dry_run, budget, leaving = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
+local client_timeout, mode, budget, leaving = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 local time = redis.call('TIME')
 local expired_ms = time[1] * 1000 + math.floor(time[2] / 1000) - client_timeout
@@ -20,7 +20,7 @@ local clients, orphans, floor, each = 0, 0, 0, {}
 for i = 5, #ARGV do
   local channel = ARGV[i]
   local log, seen, read = unpack(KEYS, 3 * i - 10, 3 * i - 8)
-  if dry_run then
+  if mode == 'count' then
     each[i - 4] = redis.call('ZCOUNT', seen, '-inf', expired_ms)
     clients = clients + each[i - 4]
   else
@@ -32,6 +32,7 @@ for i = 5, #ARGV do
       redis.call('ZREM', seen, unpack(names))
       clients = clients + redis.call('HDEL', read, unpack(names))
     end
+    if mode == 'tell' then each[i - 4] = names end
     local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
     if #eldest > 0 then
       redis.call('ZADD', polled, eldest[2], channel)
@@ -48,8 +49,8 @@ for i = 5, #ARGV do
     if clients >= budget then break end
   end
 end
-if clients + orphans > 0 and not dry_run then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
-if not dry_run and redis.call('EXISTS', polled) == 0 then
+if clients + orphans > 0 and mode ~= 'count' then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
+if mode ~= 'count' and redis.call('EXISTS', polled) == 0 then
   redis.call('HSET', meta, 'clients', 0) -- an empty shard: the account is right again
 end
 if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end

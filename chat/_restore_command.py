@@ -1,0 +1,57 @@
+"""``chat restore``: read an archive back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chat._restore import restore
+from chat.connection import connect
+from chat.screen import printable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from chat._restore import Restored
+    from chat.settings import Settings
+
+__all__ = ["add_restore"]
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """Give the command its arguments."""
+    parser.add_argument("folder", type=Path, help="that CHAT_ARCHIVE named")
+    parser.add_argument("--channel", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    parser.add_argument("--day", action="append", default=[], metavar="YYYY-MM-DD", help="only this one, likewise")
+    parser.add_argument("--dry-run", action="store_true", help="say what would come back, change nothing")
+    parser.add_argument("--json", action="store_true", help="a JSON object for each channel")
+    parser.set_defaults(run=_restore)
+
+
+def _restore(options: argparse.Namespace, settings: Settings) -> None:
+    client = connect(settings.redis_url)
+    found = restore(
+        client,
+        options.folder,
+        channels=options.channel,
+        days=options.day,
+        dry_run=options.dry_run,
+        settings=settings,
+    )
+    for restored in found:
+        print(json.dumps(dataclasses.asdict(restored)) if options.json else _line(restored))
+    if any(restored.messages for restored in found) and not options.dry_run:
+        hint = "cleaning removes again what is over the limits: raise them, or read what you need now"
+        print(hint, file=sys.stderr)
+
+
+def _line(restored: Restored) -> str:
+    line = f"{printable(restored.channel)}: {restored.messages} messages back"
+    if restored.messages:
+        line += f", ids {restored.first} to {restored.last}"
+    if restored.left:
+        line += f"; {restored.left} older ones are not, as ids between are not in the archive"
+    return line
