@@ -66,7 +66,7 @@ def run_in_worker(
         what = f"{type(error).__name__}: {error}"
         message = f"no report ({what}): see the worker's log, and celery -A tasks result {sent.id}"
         raise WorkerError(message) from error
-    return Report(**report | {"examples": tuple((name, count) for name, count in report["examples"])})
+    return Report(**dict(report) | {"examples": tuple((name, count) for name, count in report["examples"])})
 
 
 def answers(app: Celery) -> bool:

@@ -154,6 +154,7 @@ def show(report: Report, *, as_json: bool, first: bool) -> None:
         click.echo(json.dumps(dataclasses.asdict(report)))
         return
     lines = [*([HEAD] if first else []), row(report), *examples(report)]
+    lines += [f"  {report.error}"] if report.error else []
     click.echo("\n".join(lines))
 
 
