@@ -18,11 +18,13 @@ from chat.connection import connect
 BIN = Path(sys.executable).parent
 DATA = Path(".data").resolve()
 FLOWER = ("127.0.0.1", int(os.environ.get("FLOWER_PORT", "5555")))
+EXAMPLE = ("127.0.0.1", int(os.environ.get("EXAMPLE_PORT", "8000")))
+WITH_EXAMPLE = "--example" in sys.argv[1:]
 
 BANNER = """
   Redis   {redis}
   worker  celery -A tasks worker, beat: its output is below
-  Flower  http://{flower[0]}:{flower[1]}, metrics at /metrics
+  Flower  http://{flower[0]}:{flower[1]}, metrics at /metrics{room}
 
   Try in a second terminal, after  . .venv/bin/activate
     chat send lobby "hi"
@@ -38,27 +40,30 @@ def main() -> int:
     """Start everything, wait, stop everything."""
     try:
         settings = Settings.from_env()
-        refuse_taken_port()
+        refuse_taken_port("Flower", "FLOWER_PORT", FLOWER)
+        if WITH_EXAMPLE:
+            refuse_taken_port("the example", "EXAMPLE_PORT", EXAMPLE)
         server = None if answers(settings.redis_url) else embedded(settings.redis_url)
     except (SettingsError, OSError, RedisError) as error:
         sys.exit(f"./deploy/up: {error}")
     try:
         where = f"embedded Valkey, data in {DATA}" if server else "yours"
-        print(BANNER.format(redis=f"{public(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
+        room = f"\n  room    http://{EXAMPLE[0]}:{EXAMPLE[1]}, a chat room: open it twice" if WITH_EXAMPLE else ""
+        print(BANNER.format(room=room, redis=f"{public(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
         return supervise()
     finally:
         if server:
             stop(server)
 
 
-def refuse_taken_port() -> None:
-    """Flower's own word for a taken port is a stack trace."""
+def refuse_taken_port(what: str, setting: str, address: tuple[str, int]) -> None:
+    """Say that a port is taken; the programs' own word for it is a stack trace."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(FLOWER)
+            probe.bind(address)
         except OSError as error:
-            message = f"port {FLOWER[1]} for Flower is taken ({error.strerror}): set FLOWER_PORT to a free one"
+            message = f"port {address[1]} for {what} is taken ({error.strerror}): set {setting} to a free one"
             raise OSError(message) from None
 
 
@@ -95,7 +100,7 @@ def stop(server: subprocess.Popen[str]) -> None:
 
 
 def supervise() -> int:
-    """Run the three processes until one ends or a signal comes."""
+    """Run the processes until one ends or a signal comes."""
     manager = Manager()
     celery = f"exec {shlex.quote(str(BIN / 'celery'))} -A tasks"
     manager.add_process("worker", f"{celery} worker --loglevel=INFO --without-gossip --without-mingle")
@@ -103,6 +108,8 @@ def supervise() -> int:
     columns = "name,state,kwargs,result,received,runtime,worker"  # the reports at a glance
     where = f"--address={FLOWER[0]} --port={FLOWER[1]} --purge_offline_workers=60"  # killed ones would stay for ever
     manager.add_process("flower", f"{celery} flower {where} --tasks-columns={columns}")
+    if WITH_EXAMPLE:
+        manager.add_process("room", f"exec {shlex.quote(sys.executable)} deploy/example/app.py")
     manager.loop()
     return int(manager.returncode or 0)
 
