@@ -207,7 +207,8 @@ def test_the_same_cleaning_called_at_once_reports_already_running(site: Site) ->
 def shorten_leases(redis: Redis) -> None:
     """Force the time: a lease lapses 30 s after the last sign of life."""
     for lease in redis.keys("*lease*"):
-        assert 0 < redis.pttl(lease) <= 30_000
+        left = redis.pttl(lease)
+        assert 0 < left <= 30_000 or left == -2  # given back meanwhile
         redis.pexpire(lease, 1)
 
 
