@@ -119,7 +119,8 @@ class AsyncChat:
         """Do as `Chat.count_clients` does."""
         seen, _ = self._requests.clients(channel)
         await self._confirm_to_read()
-        return int(await self._client.zcard(seen))
+        async with self._turns:
+            return int(await self._client.zcard(seen))
 
     async def leave_channel(self, client: str, channel: str) -> None:
         """Do as `Chat.leave_channel` does."""
@@ -134,7 +135,8 @@ class AsyncChat:
         for index in self._requests.indexes():
             cursor, named = 0, set[bytes]()
             while True:
-                cursor, entries = await client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                async with self._turns:
+                    cursor, entries = await client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
                 fresh = dict(entries).keys() - named
                 named |= fresh
                 for name in fresh:
@@ -202,8 +204,10 @@ class AsyncChat:
     async def _confirm(self) -> None:
         """Make sure of the layout, before the first call of this object."""
         if not self._confirmed:
-            await confirm_shards_async(self._client, self._requests.keys)
-            self._confirmed = True
+            async with self._turns:
+                if not self._confirmed:  # by one that had its turn before
+                    await confirm_shards_async(self._client, self._requests.keys)
+                    self._confirmed = True
 
     async def _confirm_to_read(self) -> None:
         """Do as `_confirm` does; a full Redis without the layout yet keeps nobody from reading."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lab import Lab, bodies, calls
 from redis import Redis
-from servers import eventually
+from servers import Server, eventually
 
 from chat import Chat, InvalidArgumentError, _ears, _waiting
 from chat._async_chat import AsyncChat
@@ -242,6 +243,19 @@ def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pyte
     lab.send("lobby", "hi")
     waiter.result()
     eventually(lambda: lab.send("elsewhere", "x") and not listeners(lab, "lobby"))
+
+
+def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
+    async def wait() -> list[Any]:
+        async with AsyncChat.from_url(server.url) as chat:
+            channel = f"thousand {time.time_ns()}"
+            waiters = [asyncio.create_task(chat.check_messages(f"c{n}", channel, wait=30)) for n in range(1000)]
+            while await chat.count_clients(channel) < 1000:
+                assert not any(waiter.done() for waiter in waiters)
+            await chat.send_message(channel, "hi")
+            return [bodies(await waiter) for waiter in waiters]
+
+    assert asyncio.run(wait()) == [["hi"]] * 1000
 
 
 def test_both_faces_have_the_same_names_and_arguments() -> None:
