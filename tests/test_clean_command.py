@@ -116,6 +116,16 @@ def test_without_a_worker_it_says_so_and_leaves_nothing_in_the_queue(clean: Call
     assert lab.redis.exists(lab.key("old", "log:"))
 
 
+def test_without_a_report_it_says_where_to_look(server: Server, lab: Lab) -> None:
+    app = "import tasks.cleaning; from tasks import _remote\n"
+    impatient = "_remote.LONGEST = 0.001; _remote.answers = lambda app: True\n"
+    code = app + impatient + "_remote.run_in_worker(tasks.app, 'clean_clients', {})"
+    lab.send_all("lobby", 3)
+    result = run("-c", code, REDIS_URL=server.url)  # no worker runs
+    assert "WorkerError: no report (TimeoutError: " in result.stderr
+    assert "see the worker's log, and celery -A tasks result" in result.stderr
+
+
 class Terminal:
     """The command as a person runs it: input, output and errors are a terminal."""
 
@@ -284,15 +294,6 @@ class TestThroughAWorker:
         assert cleaner(server)("clients")[0] == 0
         second.stop()
         assert not lab.redis.keys("*reply*")
-
-    def test_without_a_report_it_says_where_to_look(self, server: Server, lab: Lab) -> None:
-        app = "import tasks.cleaning; from tasks import _remote\n"
-        impatient = "_remote.LONGEST = 0.001; _remote.answers = lambda app: True\n"
-        code = app + impatient + "_remote.run_in_worker(tasks.app, 'clean_clients', {})"
-        lab.send_all("lobby", 3)
-        result = run("-c", code, REDIS_URL=server.url)
-        assert "WorkerError: no report (TimeoutError: " in result.stderr
-        assert "see the worker's log, and celery -A tasks result" in result.stderr
 
     def test_a_task_called_as_a_function_needs_no_worker(self, server: Server, lab: Lab) -> None:
         lab.send_all("lobby", 3)
