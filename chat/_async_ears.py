@@ -34,7 +34,7 @@ class AsyncEars:
         """Return what was heard of a name until now."""
         node, pool = await self._place(name)
         if node not in self._ears:
-            self._ears[node] = _Ear(pool)
+            self._ears[node] = _Ear(pool, alone=not node)
         return await self._ears[node].listen(name)
 
     async def close(self) -> None:
@@ -106,9 +106,10 @@ class _Heard:
 class _Ear:
     """One connection to one server, read by a task of its own while somebody waits."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, *, alone: bool) -> None:
         self.refused: ResponseError | None = None
         self._pool = pool
+        self._alone = alone
         self._names: dict[bytes, _Name] = {}
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -144,14 +145,20 @@ class _Ear:
             try:
                 await self._hear()
             except MovedError:
-                self._forget(list(self._names))  # who waits looks where they are now
+                self._send_away()
             except ResponseError as error:  # no permission, say
-                self.refused = error
-                self._forget(list(self._names))
+                self._send_away(error)
             except GONE:
                 await asyncio.sleep(RECONNECT)
+                if not self._alone:
+                    self._send_away()
             else:
                 return
+
+    def _send_away(self, refused: ResponseError | None = None) -> None:
+        """Let all who wait look where their channel is now, or be told what was refused."""
+        self.refused = refused
+        self._forget(list(self._names))
 
     async def _hear(self) -> None:
         """Listen on one connection until nobody waits any more."""

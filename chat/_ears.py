@@ -44,7 +44,7 @@ class Ears:
         node, pool = self._place(name)
         with self._lock:
             if node not in self._ears:
-                self._ears[node] = _Ear(pool)
+                self._ears[node] = _Ear(pool, alone=not node)
             return self._ears[node].listen(name)
 
     def close(self) -> None:
@@ -96,10 +96,11 @@ class _Heard:
 class _Ear:
     """One connection to one server, read by a thread of its own while somebody waits."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, *, alone: bool) -> None:
         self.lock = threading.Lock()
         self.refused: ResponseError | None = None
         self._pool = pool
+        self._alone = alone  # not one of a cluster; a successor that sentinels name is found by the pool
         self._names: dict[bytes, _Name] = {}
         self._connection: Any = None
         self._thread: threading.Thread | None = None
@@ -134,16 +135,21 @@ class _Ear:
             try:
                 self._hear()
             except MovedError:
-                with self.lock:
-                    self._forget(list(self._names))  # who waits looks where they are now
+                self._send_away()
             except ResponseError as error:  # no permission, say
-                with self.lock:
-                    self.refused = error
-                    self._forget(list(self._names))
+                self._send_away(error)
             except (*GONE, *CLOSED):
                 time.sleep(RECONNECT)
+                if not self._alone:
+                    self._send_away()
             else:
                 return
+
+    def _send_away(self, refused: ResponseError | None = None) -> None:
+        """Let all who wait look where their channel is now, or be told what was refused."""
+        with self.lock:
+            self.refused = refused
+            self._forget(list(self._names))
 
     def _hear(self) -> None:
         """Listen on one connection until nobody waits any more."""

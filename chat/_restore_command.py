@@ -42,14 +42,14 @@ def _restore(options: argparse.Namespace, settings: Settings) -> None:
         settings=settings,
     )
     for restored in found:
-        print(json.dumps(dataclasses.asdict(restored)) if options.json else _line(restored))
+        print(json.dumps(dataclasses.asdict(restored)) if options.json else _line(restored, dry_run=options.dry_run))
     if any(restored.messages for restored in found) and not options.dry_run:
         hint = "cleaning removes again what is over the limits: raise them, or read what you need now"
         print(hint, file=sys.stderr)
 
 
-def _line(restored: Restored) -> str:
-    line = f"{printable(restored.channel)}: {restored.messages} messages back"
+def _line(restored: Restored, *, dry_run: bool) -> str:
+    line = f"{printable(restored.channel)}: {restored.messages} messages {'would come ' if dry_run else ''}back"
     if restored.messages:
         line += f", ids {restored.first} to {restored.last}"
     if restored.left:

@@ -64,6 +64,7 @@ class _Tally:
     overdue_ms: int = 0
     busy: set[int] = field(default_factory=set)
     archived: int = 0
+    refused: set[bytes] = field(default_factory=set)  # channels that the archive could not take
     error: str = ""
     examples: dict[bytes, int] = field(default_factory=dict)
 
@@ -157,18 +158,17 @@ class Sweep:
         Each round trip removes one batch and names the next.
         """
         offset = 0
-        refused: set[bytes] = set()  # by the archive
         reply = DUE(self._client, *self._due_call(rule, shard, offset, self._batch(), self._owner))
         while names := reply[2:]:
             if self._dry_run:
                 offset += len(names)  # nothing moves, so turn the page
-            handed = self._hand_over(rule, shard, names, refused, tally) if self._archive else []
-            offset += len(refused.intersection(names))  # they stay where they are, too
+            handed = self._hand_over(self._archive, rule, shard, names, tally) if self._archive else []
+            offset += len(tally.refused.intersection(names))  # they stay where they are, too
             removal = (rule.script, *self._call(rule, shard, names, self._mode(), handed))
             following = (DUE, *self._due_call(rule, shard, offset, self._batch(), self._owner))
             counts, reply = raise_first(together(self._client, [removal, following]))
             if self._hook:
-                counts = self._tell_hook(names, counts, tally)
+                counts = _announce(self._hook, names, counts, tally)
             tally.add(names, counts)
             if time.monotonic() >= self._tell_at:
                 self._tell(tally.handled, expected)
@@ -180,32 +180,18 @@ class Sweep:
         tally.due += left
         tally.overdue_ms = max(tally.overdue_ms, overdue_ms if left else 0)
 
-    def _hand_over(self, rule: Rule, shard: int, names: list[bytes], refused: set[bytes], tally: _Tally) -> list[int]:
+    def _hand_over(self, archive: Archive, rule: Rule, shard: int, names: list[bytes], tally: _Tally) -> list[int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all."""
-        assert self._archive  # noqa: S101  for the type checker
         slices = rule.script(self._client, *self._call(rule, shard, names, "read"))[-len(names) :]
         handed = dict(zip(names, slices, strict=True))
-        wanted = {name: decode_slice(*handed[name]) for name in names if handed[name][1:] and name not in refused}
+        wanted = {name: decode_slice(*handed[name]) for name in names if handed[name][1:] and name not in tally.refused}
         by_text = {decode_name(name): name for name in wanted}
-        errors = self._archive.keep(shard, {text: wanted[name] for text, name in by_text.items()}) if wanted else {}
+        errors = archive.keep(shard, {text: wanted[name] for text, name in by_text.items()}) if wanted else {}
         for text, error in errors.items():
-            refused.add(by_text[text])
+            tally.refused.add(by_text[text])
             tally.failed("not archived", error)
-        tally.archived += sum(len(wanted[name]) for name in wanted if name not in refused)
-        return [-1 if name in refused else handed[name][0] for name in names]
-
-    def _tell_hook(self, names: list[bytes], counts: list[Any], tally: _Tally) -> list[int]:
-        """Call ``CHAT_ON_EXPIRE`` for what has gone; return the counts alone."""
-        assert self._hook  # noqa: S101  for the type checker
-        totals, told = counts[: len(tally.removed)], counts[len(tally.removed) :]
-        for name, gone in zip(names, told, strict=False):
-            if gone:
-                clients = None if gone == 1 else tuple(map(decode_name, gone))
-                try:
-                    self._hook(decode_name(name), clients)
-                except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
-                    tally.failed("CHAT_ON_EXPIRE", error)
-        return totals
+        tally.archived += sum(len(wanted[name]) for name in wanted if name not in tally.refused)
+        return [-1 if name in tally.refused else handed[name][0] for name in names]
 
     def _mode(self) -> str:
         return "count" if self._dry_run else "tell" if self._hook else "remove"
@@ -232,6 +218,19 @@ class Sweep:
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
+
+
+def _announce(hook: Hook, names: list[bytes], counts: list[Any], tally: _Tally) -> list[int]:
+    """Call ``CHAT_ON_EXPIRE`` for what has gone; return the counts alone."""
+    totals, told = counts[: len(tally.removed)], counts[len(tally.removed) :]
+    for name, gone in zip(names, told, strict=False):
+        if gone:
+            clients = None if gone == 1 else tuple(map(decode_name, gone))
+            try:
+                hook(decode_name(name), clients)
+            except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
+                tally.failed("CHAT_ON_EXPIRE", error)
+    return totals
 
 
 def _largest(counts: dict[bytes, int]) -> dict[bytes, int]:

@@ -74,6 +74,17 @@ class AsyncCluster(redis_asyncio.RedisCluster):
             raise RedisConnectionError(str(error)) from error
 
 
+class AsyncPrimary(redis_asyncio.Redis):
+    """A client of the primary that sentinels name: closing it closes theirs, too."""
+
+    async def aclose(self, *args: Any, **options: Any) -> None:
+        """Close all connections."""
+        await super().aclose(*args, **options)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Client:
     """Return a client for `url` that repeats a command whose reply was lost, a few times within about a second.
 
@@ -109,7 +120,7 @@ def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT)
         return AsyncCluster(retry, startup_nodes=some, **timeouts, **place.options)
     if place.form == SENTINEL:
         sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
-        client: AsyncClient = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
+        client: AsyncClient = sentinel.master_for(place.service, AsyncPrimary, retry=retry, **timeouts, **place.options)
         return client
     return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
 

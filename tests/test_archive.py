@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import signal
 import sys
 from importlib import import_module
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, bodies
-from servers import ROOT, Program, Server, eventually
+from servers import ROOT, Program, Server, eventually, run
 
-from chat import InvalidArgumentError, SettingsError, _archive, _sweep
+from chat import InvalidArgumentError, SettingsError, _archive, _restore, _sweep
 from chat._archive import Folder, read
 from chat._restore import restore
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
@@ -322,6 +323,19 @@ def test_a_client_that_checks_in_between_is_not_announced(
     assert module.told == []
 
 
+@pytest.mark.one_server
+def test_the_announcement_of_the_readme_is_a_message(server: Server, lab: Lab, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n([^`]*def announce[^`]*)```", (ROOT / "README.md").read_text())
+    (tmp_path / "hooks.py").write_text(block)
+    lab.check("bob", "tea")
+    lab.check("erin", "tea")
+    lab.away("bob", "tea", 10_000)
+    settings = {"REDIS_URL": server.url, "CHAT_ON_EXPIRE": "hooks:announce"}
+    done = run("-m", "celery", "-A", "tasks", "clean", "clients", "--now", folder=tmp_path, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bodies(lab.check("erin", "tea")) == ["bob left"]
+
+
 def test_a_backlog_comes_back_below_what_is_stored(archived: Lab, folder: Path) -> None:
     archived.check("bob", "lobby")
     archived.send_all("lobby", 250)
@@ -360,6 +374,27 @@ def test_what_does_not_join_on_is_left_and_counted(archived: Lab, folder: Path) 
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.messages, restored.left) == (0, 2)
     assert [message.id for message in archived.chat.read_history("lobby")] == [7, 8]
+
+
+def test_a_channel_that_is_cleaned_while_it_is_restored_stays_whole(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.send_all("lobby", 5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    block = _restore._Channel._block
+
+    def late(*args: Any) -> Any:
+        clean_backlog(archived.redis, backlog=1, settings=archived.settings)
+        return block(*args)
+
+    monkeypatch.setattr(_restore._Channel, "_block", late)
+    with pytest.raises(InvalidArgumentError, match="channel 'lobby' changed while it was restored: do it again"):
+        restore(archived.redis, folder, settings=archived.settings)
+    assert [(message.id, message.body) for message in archived.chat.read_history("lobby")] == [(5, "m5")]
+    monkeypatch.undo()
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, restored.left) == (1, 4, 0)
+    assert [message.body for message in archived.chat.read_history("lobby")] == ["m1", "m2", "m3", "m4", "m5"]
 
 
 def test_only_the_channels_and_days_that_are_asked_for_come_back(archived: Lab, folder: Path) -> None:

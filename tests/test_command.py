@@ -9,6 +9,7 @@ from lab import Lab
 from servers import Program, Server, eventually, run
 
 from chat._urls import public
+from chat.cleaning import clean_backlog
 from chat.screen import printable
 
 if TYPE_CHECKING:
@@ -96,6 +97,29 @@ def test_stats_count_and_say_what_is_overdue(shell: Shell, redis: Redis) -> None
     assert (total["channels"], total["sweeps"]["clean_channels"]["due"], len(total["shards"])) == (2, 1, 16)
     assert sum(shard["idle"] for shard in total["shards"]) == 1
     assert len(shell("stats", "--shards")[1].splitlines()) == len(lines) + 1 + 1 + 16
+
+
+def test_an_archive_is_read_back(shell: Shell, redis: Redis, tmp_path: Path) -> None:
+    archive = str(tmp_path / "kept")
+    lab = Lab(redis, archive=archive, backlog=2)
+    lab.send_all("lobby", 5)
+    lab.send_all("tea", 3)
+    clean_backlog(redis, settings=lab.settings)
+    would = shell("restore", archive, "--channel", "lobby", "--dry-run")
+    assert would == (0, "lobby: 3 messages would come back, ids 1 to 3\n", "")
+    assert len(lab.chat.read_history("lobby")) == 2
+    code, out, err = shell("restore", archive, "--channel", "lobby")
+    assert (code, out) == (0, "lobby: 3 messages back, ids 1 to 3\n")
+    assert err == "cleaning removes again what is over the limits: raise them, or read what you need now\n"
+    assert [message.id for message in lab.chat.read_history("lobby")] == [1, 2, 3, 4, 5]
+    rows = [json.loads(line) for line in shell("restore", archive, "--json")[1].splitlines()]
+    assert {row["channel"]: row["messages"] for row in rows} == {"lobby": 0, "tea": 1}
+
+
+def test_an_archive_that_is_none_is_one_line(shell: Shell, tmp_path: Path) -> None:
+    code, out, err = shell("restore", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err == f"chat: no archive in {tmp_path}, must be a folder that CHAT_ARCHIVE named\n"
 
 
 def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) -> None:

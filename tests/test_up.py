@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +40,11 @@ class Up:
     def output(self) -> str:
         return (self.folder / "up.log").read_text()
 
-    def start(self, **environment: str) -> None:
+    def start(self, *options: str, **environment: str) -> None:
         ours = {"REDIS_URL": self.url, "FLOWER_PORT": str(self.flower), "PYTHONPATH": str(self.folder)}
         with (self.folder / "up.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "deploy/supervise.py"],
+                [sys.executable, "deploy/supervise.py", *options],
                 cwd=self.folder,
                 env=clean_environment() | ours | environment,
                 stdout=log,
@@ -131,6 +132,30 @@ def test_a_redis_it_cannot_start_is_one_line(up: Up, url: str) -> None:
     assert up.output.startswith("./deploy/up: nothing answers at REDIS_URL")
     assert len(up.output.splitlines()) == 1
     assert "pw" not in up.output
+
+
+def test_with_the_example_it_starts_a_room_too(up: Up) -> None:
+    port = free_port()
+    up.start("--example", EXAMPLE_PORT=str(port))
+    room = f"http://127.0.0.1:{port}"
+    eventually(lambda: f"room    {room}, a chat room: open it twice" in up.output, 60)
+    assert b"<title>" in eventually(lambda: page(room))
+    up.stop(signal.SIGTERM, as_terminal=False)
+    eventually(lambda: not up.left())
+
+
+def page(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url) as answer:  # noqa: S310  ours
+            return bytes(answer.read())
+    except urllib.error.URLError:
+        return b""
+
+
+def test_an_option_that_is_none_is_one_line() -> None:
+    done = subprocess.run(["./deploy/up", "--exmaple"], cwd=ROOT, capture_output=True, text=True, check=False)
+    said = "./deploy/up: --exmaple is no option, must be --example or nothing\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 def test_a_taken_port_for_flower_is_one_line(up: Up) -> None:
