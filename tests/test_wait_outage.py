@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,8 @@ from chat import AsyncChat, Chat, _waiting
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from chat._waiting import Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +121,43 @@ def test_a_server_that_dies_and_comes_back(engine: str, how: signal.Signals, tmp
         room.end()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+def test_an_outage_longer_than_a_call_is_patient(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    failed: list[str] = []
+    bear = _waiting.Waiting.failed
+
+    def noted(waiting: Waiting, *args: Any) -> float:
+        failed.append(threading.current_thread().name)
+        return bear(waiting, *args)
+
+    monkeypatch.setattr(_waiting.Waiting, "failed", noted)
+    server = Server(engine, tmp_path, {"appendonly": "yes", "appendfsync": "always"}).start()
+    try:
+        room = Room(server.url)
+        room.say("before")
+        server.stop(signal.SIGKILL)
+        eventually(lambda: all(failed.count(listener.name) > 1 for listener in room.listeners))
+        server.start()
+        room.end()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+def test_an_outage_longer_than_the_wait_is_an_error(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    server = Server(engine, tmp_path).start()
+    with Chat.from_url(server.url) as chat, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(chat.check_messages, "ann", ROOM, wait=2)
+        eventually(lambda: chat.count_clients(ROOM) == 1)
+        server.stop(signal.SIGKILL)
+        with pytest.raises(RedisConnectionError):
+            waiting.result(30)
 
 
 @pytest.mark.parametrize("engine", BINARIES)
