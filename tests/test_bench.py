@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
-ROWS = {"send", "check, 1 new", "check_many, 100 channels, nothing new", "memory", "one giant channel", "the daemon"}
+ROWS = {
+    "send",
+    "check, 1 new",
+    "check_many, 100 channels, nothing new",
+    "memory",
+    "one giant channel",
+    "the daemon",
+    "waiting",
+    "archive",
+}
 
 
 def test_every_row_has_a_figure(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from figures import Bench, Figure
 from memory import memory
 from report import as_json, paste, plots, table
 from servers import BINARIES, STEERS, Server
-from sweeps import giants, latency, sweeps
+from sweeps import archive, giants, latency, sweeps
+from waiting import wake
 
 ROWS = {
     "send": send,
@@ -39,10 +40,12 @@ ROWS = {
     "senders": senders,
     "pollers": pollers,
     "cpu": cpu,
+    "waiting": wake,
     "memory": memory,
     "giants": giants,
     "latency": latency,
     "sweeps": sweeps,
+    "archive": archive,
     "tick": tick_to_report,
     "fleet": fleet,
 }

@@ -220,3 +220,20 @@ def _send_until_told(bench: Bench, asked: Connection) -> None:
                 return
             asked.send(sorted(took)[int(len(took) * 0.99)] if took else 0.0)
             took.clear()
+
+
+def archive(bench: Bench) -> None:
+    """Remove idle channels of ten messages each: for good, and with a folder that keeps them."""
+    count = 500 if bench.quick else 10_000
+    rates: dict[str, list[float]] = {"for good": [], "kept": []}
+    with bench.client() as redis:
+        for turn in range(2 if bench.quick else 5):
+            for name, folder in (("for good", ""), ("kept", str(bench.folder / f"archive-{turn}"))):
+                seed(redis, count, messages=10, due_messages=10)
+                start = time.perf_counter()
+                report = clean_channels(redis, settings=Settings(archive=folder))
+                assert (report.messages, report.archived) == (10 * count, 10 * count if folder else 0)
+                rates[name].append(report.messages / (time.perf_counter() - start))
+    ratios = [good / kept for good, kept in zip(rates["for good"], rates["kept"], strict=True)]
+    bench.add("archive", "clean_channels, ten messages each, kept in a folder", rates["kept"], "messages/s")
+    bench.add("archive", "clean_channels, time with a folder, of without", ratios)
