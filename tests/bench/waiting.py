@@ -60,8 +60,8 @@ async def _told(bench: Bench, count: int, channels: int) -> float:
             for number in range(count)
         ]
         for name in names:
-            while await chat.count_clients(name) < count // channels:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110  Redis has no event for it
+            while await chat.count_clients(name) < count // channels:  # noqa: ASYNC110  Redis has no event for it
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.2 if bench.quick else 1)  # all have looked, and are still
         start = time.perf_counter()
         for name in names:
