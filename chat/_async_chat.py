@@ -44,7 +44,7 @@ class AsyncChat:
         self._requests = Requests(self._settings)
         self._ears = AsyncEars(client)
         self._turns = asyncio.Semaphore(TURNS)
-        self._confirmed = False
+        self._confirmed = self._closed = False
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings | None = None) -> Self:
@@ -145,7 +145,8 @@ class AsyncChat:
                     break
 
     async def aclose(self) -> None:
-        """Stop waiting, and close the connections of the client."""
+        """Close the connections of the client; checks that wait return what they have, and listening ends."""
+        self._closed = True
         await self._ears.close()
         await self._client.aclose()
 
@@ -171,16 +172,19 @@ class AsyncChat:
                 heard = await self._ears.listen(waiting.log)
                 waiting.told(await self._check(waiting.request))
             except UNREACHABLE as error:
+                if self._closed:
+                    raise
                 await asyncio.sleep(waiting.failed(error, time.monotonic()))
                 continue
             pause = waiting.pause(time.monotonic())
-            if not pause:
+            if pause and not self._closed:
+                await heard.wait(pause)
+            if not pause or self._closed:
                 return waiting.check
-            await heard.wait(pause)
 
     async def _listen(self, request: Checking) -> AsyncIterator[Message]:
         patient = False
-        while True:
+        while not self._closed:
             waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
             for message in await self._wait(waiting):
                 yield message

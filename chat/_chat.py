@@ -44,7 +44,7 @@ class Chat:
         self._requests = Requests(self._settings)
         self._ears = Ears(client)
         self._turns = threading.Semaphore(TURNS)
-        self._confirmed = False
+        self._confirmed = self._closed = False
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings | None = None) -> Self:
@@ -147,7 +147,7 @@ class Chat:
         return many.checked(CHECK.each(self._client, many.calls))
 
     def listen(self, client: str, channel: str, *, after: str | None = None, history: int = 0) -> Iterator[Message]:
-        """Yield a client's messages of a channel as they come, for ever.
+        """Yield a client's messages of a channel as they come, until the chat is closed.
 
         A message counts as read once it is yielded, or the ones before it of the same check are. What was missed is
         not told: `check_messages` tells it.
@@ -219,7 +219,8 @@ class Chat:
                     break
 
     def close(self) -> None:
-        """Stop waiting, and close the connections of the client."""
+        """Close the connections of the client; checks that wait return what they have, and listening ends."""
+        self._closed = True
         self._ears.close()
         self._client.close()
 
@@ -242,16 +243,19 @@ class Chat:
                 with self._turns:
                     waiting.told(self._check(waiting.request))
             except UNREACHABLE as error:
+                if self._closed:
+                    raise
                 time.sleep(waiting.failed(error, time.monotonic()))
                 continue
             pause = waiting.pause(time.monotonic())
-            if not pause:
+            if pause and not self._closed:
+                heard.wait(pause)
+            if not pause or self._closed:
                 return waiting.check
-            heard.wait(pause)
 
     def _listen(self, request: Checking) -> Iterator[Message]:
         patient = False
-        while True:
+        while not self._closed:
             waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
             yield from self._wait(waiting)
             request, patient = waiting.request, True

@@ -222,6 +222,21 @@ def restricted(lab: Lab, *rules: str) -> Iterator[tuple[Chat, Redis]]:
     lab.redis.execute_command("ACL", "DELUSER", "limited")
 
 
+def test_closing_the_chat_ends_a_wait_with_what_it_has(lab: Lab) -> None:
+    waiter = waiting(lab)
+    lab.chat.close()
+    assert bodies(waiter.result()) == []
+
+
+def test_closing_the_chat_ends_listening(lab: Lab) -> None:
+    lab.send("lobby", "hi")
+    messages = lab.chat.listen("bob", "lobby", history=1)
+    listener = Waiter(lambda: [message.body for message in messages])
+    eventually(lambda: listeners(lab, "lobby"))
+    lab.chat.close()
+    assert listener.result() == ["hi"]
+
+
 def test_listening_goes_on_from_message_to_message(lab: Lab) -> None:
     lab.send_all("lobby", 3)
     messages = lab.chat.listen("bob", "lobby", history=2)
