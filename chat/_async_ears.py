@@ -126,11 +126,11 @@ class _Ear:
         return _Heard(self, known, known.rung)
 
     async def close(self) -> None:
+        self._forget(list(self._names))  # first: redis-py's connect may swallow the cancellation
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._forget(list(self._names))
 
     async def _say(self, word: str, names: Iterable[bytes]) -> None:
         if self._connection:

@@ -228,6 +228,14 @@ def test_closing_the_chat_ends_a_wait_with_what_it_has(lab: Lab) -> None:
     assert bodies(waiter.result()) == []
 
 
+def test_closing_the_chat_right_after_a_wait_began_takes_no_time(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ears, "LINGER", 1000)
+    monkeypatch.setattr("chat._async_ears.LINGER", 1000)
+    lab.send("lobby", "hi")
+    assert bodies(lab.check("bob", "lobby", history=1, wait=50)) == ["hi"]  # its ear may still be connecting
+    Waiter(lab.chat.close).result()
+
+
 def test_closing_the_chat_ends_listening(lab: Lab) -> None:
     lab.send("lobby", "hi")
     messages = lab.chat.listen("bob", "lobby", history=1)
@@ -257,6 +265,8 @@ def test_a_bad_wait_is_one_clear_error(wait: Any) -> None:
 def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_ears, "LINGER", 0.2)
     monkeypatch.setattr("chat._async_ears.LINGER", 0.2)
+    monkeypatch.setattr(_ears, "QUIET", 0.2)
+    monkeypatch.setattr("chat._async_ears.QUIET", 0.2)
     waiter = waiting(lab)
     lab.send("lobby", "hi")
     waiter.result()
