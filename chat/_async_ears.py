@@ -126,7 +126,8 @@ class _Ear:
         return _Heard(self, known, known.rung)
 
     async def close(self) -> None:
-        self._forget(list(self._names))  # first: redis-py's connect may swallow the cancellation
+        # First: should redis-py lose the cancellation while it connects, the task ends all the same.
+        self._forget(list(self._names))
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
