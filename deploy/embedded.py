@@ -38,7 +38,7 @@ def start_embedded(programs: Programs, port: int, folder: Path) -> None:
         programs.start(
             "redis",
             [str(get_binary_path()), "--port", str(port), *words],
-            gently=True,
+            last=True,
             log=folder / LOG,
             cwd=folder,
             env=MALLOC | os.environ,

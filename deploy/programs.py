@@ -27,10 +27,10 @@ for pid in $all; do kill -s KILL -- "-$pid"; done
 
 
 class Program(NamedTuple):
-    """One that was started; for `gently` and `log` see `Programs.start`."""
+    """One that was started; for `last` and `log` see `Programs.start`."""
 
     process: subprocess.Popen[bytes]
-    gently: bool
+    last: bool
     log: Path | None
 
 
@@ -55,14 +55,14 @@ class Programs:
         )
 
     def start(
-        self, name: str, command: list[str], *, gently: bool = False, log: Path | None = None, **options: Any
+        self, name: str, command: list[str], *, last: bool = False, log: Path | None = None, **options: Any
     ) -> None:
         """Start a program, and pass on what it prints with its name before each line.
 
         Args:
             name: of at most six letters.
             command: its words.
-            gently: a second Ctrl-C does not kill it.
+            last: stop it after the others, which use it; a second Ctrl-C does not kill it.
             log: where it says why it ended, if not in what it prints.
             options: of subprocess.Popen.
         """
@@ -74,7 +74,7 @@ class Programs:
             start_new_session=True,
             **options,
         )
-        self._running[name] = Program(process, gently, log)
+        self._running[name] = Program(process, last, log)
         if process.stdout and self._guard.stdin:
             self._output.register(process.stdout, selectors.EVENT_READ, name)
             self._guard.stdin.write(b"%d\n" % process.pid)
@@ -113,18 +113,20 @@ class Programs:
             self._write(sys.stdout, b"".join(b"%-6s | %s\n" % (key.data.encode(), line) for line in lines))
 
     def stop(self) -> None:
-        """Stop all, the last that was started first, and what they have left behind."""
-        while self._running:
-            _, (process, gently, _) = self._running.popitem()
-            process.terminate()
+        """Stop all of them, and what they have left behind."""
+        for last in (False, True):
+            these = [program.process for program in self._running.values() if program.last is last]
+            for process in these:
+                process.terminate()
             deadline = time.monotonic() + GRACE
-            while process.poll() is None and time.monotonic() < deadline:
-                if not gently and self._signals.count(signal.SIGINT) > 1:
+            while time.monotonic() < deadline and any(process.poll() is None for process in these):
+                if not last and self._signals.count(signal.SIGINT) > 1:
                     break
                 self.look()
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            for process in these:
+                with suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             self.look()
         self._guard.kill()
         self._guard.wait()

@@ -131,6 +131,7 @@ def banner(redis: str, flower: int, room: int | None, from_file: Mapping[str, st
 
 def start_all(programs: Programs, flower: int, room: int | None, environment: Mapping[str, str]) -> None:
     """Start what uses Redis; with what .env says, as Flower and the room read only the environment."""
+    environment = {**environment, "PYTHONUNBUFFERED": "1"}  # else beat says at its end how it began
     worker = ["worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
     programs.start("worker", [*CELERY, *worker], env=environment)
     programs.start("beat", [*CELERY, "beat", "--loglevel=INFO", "--pidfile="], env=environment)
