@@ -81,8 +81,10 @@ class Programs:
 
     def why_end(self) -> tuple[str, int] | None:
         """Return why all must end, and the exit code; None while they may run."""
-        for number in self._signals:
-            return signal.Signals(number).name, 128 + number
+        if self._signals:
+            number = self._signals[0]
+            name = signal.Signals(number).name
+            return "nobody reads the output" if number == signal.SIGPIPE else name, 128 + number
         for name, program in self._running.items():
             if (code := program.process.poll()) is not None:
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

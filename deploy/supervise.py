@@ -67,8 +67,10 @@ def main(*, example: bool) -> int:
             programs.say(banner(f"{public(url)} ({where})", flower, room, from_file))
             start_all(programs, flower, room, environment)
         return programs.wait()
-    except (SettingsError, OSError, RedisError) as error:
+    except (SettingsError, OSError) as error:
         sys.exit(f"./deploy/up: {error}")
+    except RedisError as error:
+        sys.exit(f"./deploy/up: {public(url)} answers, but not as it should ({error}): set REDIS_URL to a Redis")
     finally:
         programs.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.server
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -349,6 +351,16 @@ def test_an_embedded_server_that_cannot_start_says_where_its_reason_is(up: Up) -
     assert up.output.startswith(f"./deploy/up: redis ended with code 1, its log is {log}: ")
     assert len(up.output.splitlines()) == 1
     assert "manifest" in log.read_text()
+
+
+def test_a_port_where_something_else_answers_is_one_line(up: Up) -> None:
+    with http.server.HTTPServer(("127.0.0.1", up.port), http.server.BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request).start()
+        up.start()
+        assert up.process
+        assert up.process.wait(60) == 1
+    assert up.output.startswith(f"./deploy/up: {up.url} answers, but not as it should (")
+    assert len(up.output.splitlines()) == 1
 
 
 def test_two_embedded_servers_never_share_a_folder(up: Up) -> None:
