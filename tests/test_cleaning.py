@@ -483,3 +483,41 @@ def test_a_channel_written_by_a_clock_ahead_loses_nothing(lab: Lab) -> None:
         clean(lab.redis, **({"message_timeout": 60} if clean is clean_backlog else {}))
     check = lab.check("bob", "lobby")
     assert (check.missed, bodies(check)) == (0, sent)
+
+
+# ids, when `trimmed` is lost while a channel is gone and a client is still connected
+
+
+@pytest.mark.parametrize("ends", ["leave", "expire"])
+def test_no_id_is_given_twice_when_ids_are_lost_before_the_last_client_goes(lab: Lab, ends: str) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "m1")
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    cursor = lab.check("bob", "lobby").cursor
+    lab.redis.delete(lab.key("lobby", "trimmed"))
+    if ends == "leave":
+        lab.chat.leave_channel("bob", "lobby")
+    else:
+        lab.away("bob", "lobby", 301)
+        assert clean_clients(lab.redis).clients == 1
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "other").id > 10**12
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, bodies(check)) == (True, ["other"])
+
+
+def test_a_client_that_was_never_there_or_leaves_again_leaves_the_ids_alone(lab: Lab) -> None:
+    lab.chat.leave_channel("bob", "lobby")
+    lab.check("bob", "lobby")
+    lab.chat.leave_channel("bob", "lobby")
+    lab.chat.leave_channel("bob", "lobby")
+    assert lab.send("lobby", "m1").id == 1
+
+
+def test_no_id_is_given_twice_when_a_log_and_its_size_are_lost(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", "log:"), lab.key("lobby", "sizes"))
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    assert lab.send("lobby", "other").id > 10**12

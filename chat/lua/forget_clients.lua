@@ -14,7 +14,8 @@ local updated, polled, trimmed, meta = unpack(KEYS, 1, 4)
 local client_timeout, mode, budget, leaving = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
 local time = redis.call('TIME')
-local expired_ms = time[1] * 1000 + math.floor(time[2] / 1000) - client_timeout
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local expired_ms = now_ms - client_timeout
 
 local clients, orphans, floor, each = 0, 0, 0, {}
 for i = 5, #ARGV do
@@ -28,21 +29,25 @@ for i = 5, #ARGV do
     if leaving == '' then
       names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
     end
+    local traces = 0
     if #names > 0 then
-      redis.call('ZREM', seen, unpack(names))
-      clients = clients + redis.call('HDEL', read, unpack(names))
+      local forgotten = redis.call('HDEL', read, unpack(names))
+      clients = clients + forgotten
+      traces = forgotten + redis.call('ZREM', seen, unpack(names))
     end
     if mode == 'tell' then each[i - 4] = names end
     local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
     if #eldest > 0 then
       redis.call('ZADD', polled, eldest[2], channel)
     else
-      redis.call('ZREM', polled, channel)
-      orphans = orphans + redis.call('HLEN', read) -- positions whose `seen` was lost
+      local left = redis.call('HLEN', read) -- positions whose `seen` was lost
+      traces, orphans = traces + left + redis.call('ZREM', polled, channel), orphans + left
       redis.call('UNLINK', read)
       if redis.call('EXISTS', log) == 0 and not redis.call('ZSCORE', updated, channel) then
         -- The channel itself went before its last client: nothing of it stays but the shard's floor.
-        floor = math.max(floor, tonumber(redis.call('HGET', trimmed, channel) or 0))
+        local last = tonumber(redis.call('HGET', trimmed, channel))
+        if not last and traces > 0 then last = now_ms end -- as in send.lua, where it was lost; a repeat finds no traces
+        floor = math.max(floor, last or 0)
         redis.call('HDEL', trimmed, channel)
       end
     end

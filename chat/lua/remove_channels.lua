@@ -61,7 +61,9 @@ for i = 1, count do
       messages = messages + drop
       if drop > 0 then shorten(channel, log, base, drop) end
     else
-      local stored = math.max(size, tonumber(redis.call('ZSCORE', sizes, channel) or 0))
+      local known_size = tonumber(redis.call('ZSCORE', sizes, channel))
+      if size == 0 and not known_size then base = math.max(base, now_ms) end -- log and size were lost: as above
+      local stored = math.max(size, known_size or 0)
       local last = base + stored
       channels, messages = channels + 1, messages + size
       each[i] = 1
