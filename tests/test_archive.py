@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies
+from lab import Lab, bodies, keys
 from servers import ROOT, Program, Server, eventually, run
 
 from chat import InvalidArgumentError, SettingsError, _archive, _restore, _sweep
@@ -157,14 +157,15 @@ def test_a_failing_archive_keeps_its_messages_and_the_rest_of_the_sweep_goes_on(
         lab.idle(channel, 901)
     report = clean_backlog(redis, settings=lab.settings)
     assert (report.messages, report.due, report.completed) == (20, 2, False)
-    assert report.error == "not archived: OSError: disk full"
+    failed = next(channel for channel in ("room 3", "room 5") if channel in report.error)
+    assert report.error == f"channel '{failed}': not archived: OSError: disk full"
     assert "disk full" in str(report)
     report = clean_channels(redis, settings=lab.settings)
     assert (report.channels, report.due) == (10, 2)
     assert len(lab.chat.read_history("room 3", limit=None)) == 5
     assert len(keeper.kept) == 50
     sweep = read_stats(redis, settings=lab.settings).sweeps["clean_channels"]
-    assert sweep.last.report["error"] == "not archived: OSError: disk full"
+    assert sweep.last.report["error"] == report.error
     assert (sweep.success_age, sweep.due) == (None, 2)
 
 
@@ -179,7 +180,7 @@ def test_a_folder_that_cannot_be_written_keeps_everything_in_redis(archived: Lab
         (folder / f"{sent.sent_at:%Y-%m-%d}").write_text("")
     report = clean_backlog(archived.redis, settings=archived.settings)
     assert (report.messages, report.archived, report.due) == (0, 0, 1)
-    assert report.error.startswith("not archived: ")
+    assert report.error.startswith("channel 'lobby': not archived: ")
     assert len(archived.chat.read_history("lobby")) == 5
 
 
@@ -302,7 +303,7 @@ def test_an_announcement_that_fails_is_in_the_report_and_stops_nothing(
         lab.away("bob", channel, 301)
     report = clean_clients(redis, settings=lab.settings)
     assert (report.clients, report.completed) == (12, True)
-    assert report.error == "CHAT_ON_EXPIRE: ValueError: no voice"
+    assert report.error.endswith("': CHAT_ON_EXPIRE: ValueError: no voice")
 
 
 def test_a_client_that_checks_in_between_is_not_announced(
@@ -334,6 +335,90 @@ def test_the_announcement_of_the_readme_is_a_message(server: Server, lab: Lab, t
     done = run("-m", "celery", "-A", "tasks", "clean", "clients", "--now", folder=tmp_path, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     assert bodies(lab.check("erin", "tea")) == ["bob left"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch, clean: Any, *, lost: bool
+) -> None:
+    def contents() -> dict[bytes, bytes]:
+        kept = [key for key in keys(archived.redis) if b":lease:" not in key and not key.endswith(b":runs")]
+        return {key: archived.redis.dump(key) for key in kept}
+
+    def read(*args: Any) -> Any:
+        before = contents()
+        slices = look(*args)
+        looks.append(contents() == before)
+        return slices
+
+    looks: list[bool] = []
+    look = _sweep.Sweep._read
+    monkeypatch.setattr(_sweep.Sweep, "_read", read)
+    archived.send_all("lobby", 5)
+    archived.idle("lobby", 901)
+    if lost:
+        archived.redis.delete(archived.key("lobby", "trimmed"))
+    report = clean(archived.redis, settings=archived.settings)
+    assert set(looks) == {True}
+    expected = [1, 2, 3, 4, 5] if clean is clean_channels else [1, 2]
+    assert (report.archived, report.messages, report.error) == (len(expected), len(expected), "")
+    assert [int(body[1:]) for _, _, body in kept(folder)] == expected
+    assert all((number > 10**12) == lost for _, number, _ in kept(folder))
+
+
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_a_channel_removed_before_it_is_looked_at_leaves_nothing(
+    archived: Lab, monkeypatch: pytest.MonkeyPatch, clean: Any
+) -> None:
+    def late(*args: Any) -> Any:
+        monkeypatch.undo()
+        clean_channels(archived.redis, channel_timeout=0)
+        return look(*args)
+
+    look = _sweep.Sweep._read
+    archived.send_all("lobby", 5)
+    archived.idle("lobby", 901)
+    monkeypatch.setattr(_sweep.Sweep, "_read", late)
+    assert clean(archived.redis, settings=archived.settings).completed
+    assert not archived.traces("lobby")
+
+
+ODD = {"none": "of others", "no time": "x:1", "no json": "1700000000000:{", "no date": "9" * 30 + ":1"}
+
+
+@pytest.mark.parametrize("entry", [*ODD.values(), b"1700000000000:\xff"], ids=[*ODD, "no text"])
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_an_entry_of_others_is_one_channels_error_and_the_rest_is_kept(
+    archived: Lab, folder: Path, clean: Any, entry: Any
+) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 5)
+        archived.idle(channel, 901)
+    archived.redis.lset(archived.key("room 3", "log:"), 1, entry)
+    report = clean(archived.redis, settings=archived.settings)
+    assert report.error.startswith("channel 'room 3': not archived: ")
+    assert (report.due, report.completed) == (1, False)
+    each = 5 if clean is clean_channels else 2
+    assert (report.messages, report.archived) == (11 * each, 11 * each)
+    assert {channel for channel, *_ in kept(folder)} == {*ROOMS} - {"room 3"}
+    assert archived.redis.llen(archived.key("room 3", "log:")) == 5
+    assert not keys(archived.redis, "*:lease:*")
+
+
+def test_a_log_whose_name_is_no_text_is_not_taken_for_another(redis: Client, folder: Path) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1)
+    lab.send("\\xff", "mine")
+    lab.idle("\\xff", 901)
+    redis.rpush(b"chat:{0}:log:\xff", b"1:2")
+    redis.zadd("chat:{0}:updated", {b"\xff": 1})
+    redis.zadd("chat:{0}:sizes", {b"\xff": 1})
+    redis.hset("chat:{0}:trimmed", b"\xff", "0")
+    report = clean_channels(redis, settings=lab.settings)
+    assert (report.channels, report.due) == (1, 1)
+    assert kept(folder) == [("\\xff", 1, "mine")]
+    assert redis.llen(b"chat:{0}:log:\xff") == 1
+    assert "UnicodeDecodeError" in report.error
 
 
 def test_a_backlog_comes_back_below_what_is_stored(archived: Lab, folder: Path) -> None:
