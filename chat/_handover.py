@@ -1,13 +1,14 @@
 """What cleaning tells the outside: messages go to the archive before they are removed, names to the hook after it.
 
-Both may be functions of the user's, which may fail, and must do no harm to the cleaning.
+Both may be functions of the user's, which may fail, or be slow, and must do no harm to the cleaning.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from chat._archive import Archive, Hook, archive_at, hook_at
+from chat._archive import Archive, Hook, archive_at, hook_at, portions
 from chat._keys import decode_name, decode_text, encode_text
 from chat._messages import decode_slice
 from chat._scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HandOver"]
 
+# Seconds of calls after which the lease is renewed, what was handed over is removed, and the time budget is looked at:
+# all this happens within so long and one call.
+PATIENCE = 1.0
 ARCHIVED = (REMOVE_CHANNELS, TRIM_BACKLOGS)  # scripts that remove messages
 TOLD = (REMOVE_CHANNELS, FORGET_CLIENTS)  # scripts that can say which channels, or clients, they removed
 DAMAGED = (ValueError, ArithmeticError, OSError, RecursionError)  # reading a name or an entry that is none of ours
@@ -44,23 +48,30 @@ class HandOver:
         self._tally = tally
 
     def keep(self, shard: int, names: list[bytes], slices: Sequence[list[Any]]) -> dict[bytes, int]:
-        """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all."""
+        """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
+
+        Where that takes long, the channels that are left wait for their turn.
+        """
+        patience = time.monotonic() + PATIENCE
         handed = {name: -1 if entries else last for name, (last, *entries) in zip(names, slices, strict=True)}
         if not self.archive:
             return handed
-        decoded = self._decoded(names, slices)
-        failed = self.archive.keep(shard, decoded) if decoded else {}
-        for channel, messages in decoded.items():
-            name = encode_text(channel)
-            if error := failed.get(channel):
-                self._tally.refuse(name, error, ": not archived")
-            else:
-                handed[name] = messages[-1].id
-                self._tally.archived += len(messages)
+        for portion in portions(self.archive, self._decoded(names, slices)):
+            failed = self.archive.keep(shard, portion)
+            for channel, messages in portion.items():
+                name = encode_text(channel)
+                if error := failed.get(channel):
+                    self._tally.refuse(name, error, ": not archived")
+                else:
+                    handed[name] = messages[-1].id
+                    self._tally.archived += len(messages)
+            if time.monotonic() >= patience:
+                break
         return handed
 
-    def announce(self, names: list[bytes], of_names: list[Any]) -> None:
-        """Call the hook for what has gone: for a name, 1, or a list of clients."""
+    def announce(self, names: list[bytes], of_names: list[Any]) -> bool:
+        """Call the hook for what has gone: for a name, 1, or a list of clients; return whether it took long."""
+        patience = time.monotonic() + PATIENCE
         for name, gone in zip(names, of_names, strict=False):
             if gone and self.hook:
                 clients = None if gone == 1 else tuple(map(decode_name, gone))
@@ -68,6 +79,7 @@ class HandOver:
                     self.hook(decode_name(name), clients)
                 except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
                     self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
+        return time.monotonic() >= patience
 
     def _decoded(self, names: list[bytes], slices: Sequence[list[Any]]) -> dict[str, tuple[Message, ...]]:
         """Return the messages of the slices that have some; refuse what is none of the chat's."""

@@ -78,6 +78,7 @@ class Sweep:
         self._owner = "" if dry_run else secrets.token_hex(8)
         self._handover: HandOver | None = None
         self._tally = Tally([])
+        self._most = BATCH
         self._started = self._tell_at = time.monotonic()
         budget_ms = None if time_budget is None else milliseconds("time_budget", time_budget)
         self._deadline = None if budget_ms is None else self._started + budget_ms / 1000
@@ -92,6 +93,7 @@ class Sweep:
     def _run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         if not self._dry_run:
             self._handover = HandOver(self.settings, rules[0].script, self._tally)
+            self._most = 1 if self._handover.hook else BATCH
         confirm_shards(self._client, self._keys, fix=False)
         tally = self._tally
         work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule)]
@@ -148,7 +150,7 @@ class Sweep:
         """
         tally, offset = self._tally, 0
         reply = DUE(self._client, *self._due_call(rule, shard, offset, self._batch(), self._owner))
-        while names := reply[2:]:
+        while names := reply[2 : 2 + self._most]:
             handed: dict[bytes, int] = {}
             if self._handover and self._handover.archive:
                 handed = self._handover.keep(shard, names, self._read(rule, shard, names))
@@ -186,11 +188,15 @@ class Sweep:
         return list(slices)
 
     def _account(self, names: list[bytes], counts: list[int], of_names: list[Any], errors: list[Any]) -> None:
-        """Count what a batch removed, and tell the hook."""
+        """Count what a batch removed, and tell the hook.
+
+        What has gone must be told, so a slow hook gets one channel at a time, and a quick one soon a whole batch.
+        """
         self._refuse(names, errors)
         self._tally.add(names, counts, of_names if self._dry_run else [])
         if self._handover and self._handover.hook:
-            self._handover.announce(names, of_names)
+            slow = self._handover.announce(names, of_names)
+            self._most = 1 if slow else min(2 * self._most, BATCH)
 
     def _refuse(self, names: list[bytes], errors: list[Any]) -> None:
         """Note the channels that a script could do nothing with, given as pairs of a place from 1 and an error."""
@@ -218,7 +224,7 @@ class Sweep:
 
     def _batch(self) -> int:
         """Return how many candidates to ask for."""
-        return 0 if self._is_over() else BATCH
+        return 0 if self._is_over() else self._most
 
     def _call(self, rule: Rule, shard: int, names: list[bytes], mode: str, handed: Iterable[int] = ()) -> Any:
         keys = self._keys.of_shard(shard, *rule.shard_keys, self._lease)

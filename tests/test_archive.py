@@ -9,19 +9,21 @@ import re
 import signal
 import sys
 from importlib import import_module
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies, keys
+from lab import Lab, bodies, calls, keys
 from servers import ROOT, Program, Server, eventually, run
 
-from chat import InvalidArgumentError, SettingsError, _archive, _restore, _sweep
+from chat import InvalidArgumentError, SettingsError, _archive, _handover, _restore, _sweep
 from chat._archive import Folder, read
 from chat._restore import restore
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
 from chat.stats import read_stats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from chat.connection import Client
@@ -335,6 +337,132 @@ def test_the_announcement_of_the_readme_is_a_message(server: Server, lab: Lab, t
     done = run("-m", "celery", "-A", "tasks", "clean", "clients", "--now", folder=tmp_path, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     assert bodies(lab.check("erin", "tea")) == ["bob left"]
+
+
+class Slow:
+    """A function of the user's that takes its time: the clock of the sweep and the leases are moved, nobody sleeps."""
+
+    def __init__(self, redis: Client, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.redis, self.seconds, self.now = redis, seconds, 1000.0
+        self.calls: list[Any] = []
+        self.then: Callable[[], None] = lambda: None
+        self.limit: tuple[float, type[BaseException]] | None = None  # when the task is ended, and by what
+        for module in (_sweep, _handover):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        module: Any = ModuleType("slow")
+        module.call = self
+        monkeypatch.setitem(sys.modules, "slow", module)
+
+    def __call__(self, channel: str, _: Any) -> None:
+        self.calls.append(channel)
+        self.now += self.seconds
+        for lease in keys(self.redis, "*:lease:*"):
+            left = self.redis.pttl(lease) - round(1000 * self.seconds)
+            if left > 0:
+                self.redis.pexpire(lease, left)
+            else:
+                self.redis.delete(lease)
+        if self.limit and self.now >= self.limit[0]:
+            raise self.limit[1]
+        self.then()
+
+
+@pytest.fixture
+def many(redis: Client) -> Lab:
+    """Ninety idle channels of one shard."""
+    lab = Lab(redis, archive="slow:call", shards=1)
+    for number in range(90):
+        lab.send(f"c{number}", "x")
+        lab.idle(f"c{number}", 901)
+    return lab
+
+
+def removed(lab: Lab) -> int:
+    return 90 - int(lab.redis.zcard("chat:{0}:updated"))
+
+
+def test_two_runs_with_a_slow_archive_hand_each_channel_over_once(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(many.redis, monkeypatch, 1.1)
+    others = []
+
+    def other() -> None:
+        if slow.now >= 1000 + 31 * (len(others) + 1):  # every 31 s, as beat's
+            others.append(None)
+            others[-1] = clean_channels(many.redis, settings=many.settings, time_budget=40)
+
+    slow.then = other
+    report = clean_channels(many.redis, settings=many.settings)
+    assert (report.channels, report.archived, report.completed) == (90, 90, True)
+    assert sorted(slow.calls) == sorted({f"c{number}" for number in range(90)})
+    assert [(one.channels, one.busy) for one in others] == [(0, 1)] * 3
+
+
+def test_a_slow_archive_function_ends_in_time_and_what_it_took_is_removed(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    for turn in range(1, 4):
+        began = slow.now
+        report = clean_channels(many.redis, settings=many.settings, time_budget=40)
+        assert slow.now - began < 60  # the soft time limit
+        assert (report.channels, report.archived, report.completed) == (15, 15, False)
+        assert (removed(many), len(slow.calls)) == (15 * turn, 15 * turn)
+        assert not keys(many.redis, "*:lease:*")
+
+
+def test_a_run_that_is_killed_in_a_slow_archive_function_hands_one_channel_over_again(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1075, Killed)
+    monkeypatch.setattr(_sweep.Sweep, "_release", lambda *_: None)  # nobody is left to do that
+    with pytest.raises(Killed):
+        clean_channels(many.redis, settings=many.settings)
+    assert len(slow.calls) == removed(many) + 1
+
+
+class Killed(BaseException):
+    """Stands for the hard time limit."""
+
+
+def test_a_channel_whose_hand_over_outlives_the_lease_stays_and_is_told(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 31)
+    report = clean_channels(many.redis, settings=many.settings)
+    assert (len(slow.calls), report.archived, removed(many)) == (1, 1, 0)
+    assert (report.busy, report.skipped, report.completed) == (1, False, False)
+    assert report.error.startswith("shard 0: the lease was lost: it lapses 30 s after the last call to Redis, ")
+    assert not keys(many.redis, "*:lease:*")
+
+
+def test_a_quick_archive_function_costs_no_more_calls_than_a_folder(
+    many: Lab, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    Slow(many.redis, monkeypatch, 0)
+    made = []
+    kept_in_a_folder = Lab(many.redis, archive=str(folder), shards=1).settings
+    for settings in (kept_in_a_folder, many.settings, kept_in_a_folder):  # the first loads the scripts
+        calls(many.redis)
+        assert clean_channels(many.redis, settings=settings).channels == 90
+        made.append(calls(many.redis)["evalsha"])
+        for number in range(90):
+            many.send(f"c{number}", "x")
+            many.idle(f"c{number}", 901)
+    assert made[1] == made[2]
+
+
+def test_with_a_slow_hook_one_channel_goes_at_a_time_and_all_are_told(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    settings = Lab(many.redis, on_expire="slow:call", shards=1).settings
+    report = clean_channels(many.redis, settings=settings, time_budget=40)
+    assert slow.now - 1000 < 60  # the soft time limit
+    assert report.channels == removed(many) == len(slow.calls) == 16
+    slow.seconds = 0
+    assert clean_channels(many.redis, settings=settings, time_budget=40).completed
+    assert len(slow.calls) == 90
 
 
 @pytest.mark.parametrize("lost", [False, True])
