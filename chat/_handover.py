@@ -37,15 +37,16 @@ class HandOver:
         settings: that name them.
         script: that removes.
         tally: gets what was handed over, and the errors.
+        ends: exceptions that end the run, whoever raised them.
 
     Raises:
         SettingsError: there is no such function.
     """
 
-    def __init__(self, settings: Settings, script: Script, tally: Tally) -> None:
+    def __init__(self, settings: Settings, script: Script, tally: Tally, ends: tuple[type[Exception], ...]) -> None:
         self.archive: Archive | None = archive_at(settings.archive) if script in ARCHIVED else None
         self.hook: Hook | None = hook_at(settings.on_expire) if script in TOLD else None
-        self._tally = tally
+        self._tally, self._ends = tally, ends
 
     def keep(self, shard: int, names: list[bytes], slices: Sequence[list[Any]]) -> dict[bytes, int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
@@ -61,6 +62,7 @@ class HandOver:
             for channel, messages in portion.items():
                 name = encode_text(channel)
                 if error := failed.get(channel):
+                    self._survive(error)
                     self._tally.refuse(name, error, ": not archived")
                 else:
                     handed[name] = messages[-1].id
@@ -78,6 +80,7 @@ class HandOver:
                 try:
                     self.hook(decode_name(name), clients)
                 except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
+                    self._survive(error)
                     self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
         return time.monotonic() >= patience
 
@@ -91,3 +94,8 @@ class HandOver:
                 except DAMAGED as error:
                     self._tally.refuse(name, error, ": not archived")
         return decoded
+
+    def _survive(self, error: Exception) -> None:
+        """Go on after an error in a function of the user's, unless it is one that ends the run."""
+        if isinstance(error, self._ends):
+            raise error

@@ -66,9 +66,10 @@ class Sweep:
         progress: Callable[[int, int], object] | None,
         *,
         dry_run: bool,
+        ends: tuple[type[Exception], ...] = (),
     ) -> None:
         self.settings = settings or Settings()
-        self._name, self._client, self._progress = name, client, progress
+        self._name, self._client, self._progress, self._ends = name, client, progress, ends
         self._keys = Keys(self.settings.prefix, self.settings.shards)
         self._shards = _chosen(shards, self.settings.shards)
         if not isinstance(dry_run, bool):
@@ -88,11 +89,11 @@ class Sweep:
         self._tally = Tally([0] * len(counts))
         if self._dry_run:
             return self._run(rules, counts)
-        return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name)
+        return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name, self._removed(counts))
 
     def _run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         if not self._dry_run:
-            self._handover = HandOver(self.settings, rules[0].script, self._tally)
+            self._handover = HandOver(self.settings, rules[0].script, self._tally, self._ends)
             self._most = 1 if self._handover.hook else BATCH
         confirm_shards(self._client, self._keys, fix=False)
         tally = self._tally

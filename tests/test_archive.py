@@ -13,9 +13,11 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from lab import Lab, bodies, calls, keys
 from servers import ROOT, Program, Server, eventually, run
 
+import tasks.cleaning
 from chat import InvalidArgumentError, SettingsError, _archive, _handover, _restore, _sweep
 from chat._archive import Folder, read
 from chat._restore import restore
@@ -463,6 +465,33 @@ def test_with_a_slow_hook_one_channel_goes_at_a_time_and_all_are_told(
     slow.seconds = 0
     assert clean_channels(many.redis, settings=settings, time_budget=40).completed
     assert len(slow.calls) == 90
+
+
+class Limit(Exception):  # noqa: N818  as Celery's
+    """Stands for Celery's SoftTimeLimitExceeded."""
+
+
+@pytest.mark.parametrize("at", ["archive", "on_expire"])
+def test_what_ends_a_run_passes_the_users_functions_and_what_is_gone_is_counted(
+    many: Lab, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1020, Limit)
+    settings = Lab(many.redis, shards=1, **{at: "slow:call"}).settings
+    with pytest.raises(Limit):
+        clean_channels(many.redis, settings=settings, ends=(Limit,))
+    assert not keys(many.redis, "*:lease:*")
+    assert removed(many) == len(slow.calls) - (at == "archive") > 0
+    last = read_stats(many.redis, settings=settings).sweeps["clean_channels"].last
+    assert (last.failures, last.channels, last.error) == (1, removed(many), "Limit: ")
+
+
+def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1020, SoftTimeLimitExceeded)
+    monkeypatch.setattr(tasks.cleaning, "chat_redis", lambda: (many.redis, many.settings))
+    with pytest.raises(SoftTimeLimitExceeded):
+        tasks.cleaning.run(clean_channels, {})
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
 from chat._scripts import DUE, together
 from chat.cleaning import Report, clean_backlog, clean_channels, clean_clients
+from chat.stats import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -596,17 +597,27 @@ class Halt(BaseException):
 
 @pytest.mark.parametrize("error", [Halt, ValueError])
 @pytest.mark.parametrize("clean", ALL)
-def test_a_lease_is_given_back_when_a_run_is_cut_short(
-    lab: Lab, clean: Callable[..., Report], error: type[BaseException]
+def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_short(
+    redis: Redis, clean: Callable[..., Report], error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(done: int, _: int) -> None:
         if done:
+            held.extend(keys(redis, "*lease*"))
             raise error
 
-    fill(lab)
+    held: list[bytes] = []
+    lab = Lab(redis, shards=1)
+    fill(lab, 5)
+    monkeypatch.setattr(_sweep, "BATCH", 2)
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
     with pytest.raises(error):
-        clean(lab.redis, progress=interrupt, **({"backlog": 2} if clean is clean_backlog else {}))
-    assert not keys(lab.redis, "*lease*")
+        clean(redis, progress=interrupt, settings=lab.settings, **arguments)
+    assert len(held) == 1
+    assert not keys(redis, "*lease*")
+    last = read_stats(redis, settings=lab.settings).sweeps[clean.__name__].last
+    assert (last.runs, last.failures, last.error.split(":")[0]) == (1, 1, error.__name__)
+    gone = {clean_channels: (2, 8, 0), clean_backlog: (0, 4, 0), clean_clients: (0, 0, 2)}[clean]
+    assert (last.channels, last.messages, last.clients) == gone
 
 
 # what is none of the chat's
