@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from chat._messages import Message
 
-__all__ = ["Archive", "Folder", "Hook", "archive_at", "hook_at", "read"]
+__all__ = ["Archive", "Folder", "Hook", "archive_at", "hook_at", "portions", "read"]
 
 Hook = Callable[[str, "tuple[str, ...] | None"], object]
 
@@ -41,6 +41,14 @@ def archive_at(destination: str) -> Archive | None:
     if not destination:
         return None
     return Folder(Path(destination)) if destination.startswith("/") else _Function(destination)
+
+
+def portions(archive: Archive, messages: Mapping[str, tuple[Message, ...]]) -> Iterator[dict[str, tuple[Message, ...]]]:
+    """Yield what one call of ``keep`` takes: all, but one channel for a function of the user's, which may be slow."""
+    if isinstance(archive, _Function):
+        yield from ({channel: of_channel} for channel, of_channel in messages.items())
+    elif messages:
+        yield dict(messages)
 
 
 def hook_at(where: str) -> Hook | None:

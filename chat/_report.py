@@ -19,9 +19,10 @@ class Report:
         overdue: seconds that the one waiting longest of these is past its limit; 0 for a count.
         busy: shards that another run of this sweep was working on ("already running").
         seconds: the run took.
-        completed: nothing that was due is left, and no shard was busy.
+        completed: nothing that was due is left, and no shard was busy or damaged.
         archived: messages handed over to the archive; more than removed where a message came in between.
-        error: of the archive or of ``CHAT_ON_EXPIRE``, the first; what could not be kept was not removed.
+        error: the first that did not end the run, with the channel or shard it happened in: of what is stored there,
+            of the archive, or of ``CHAT_ON_EXPIRE``. What could not be kept or understood was not removed.
         dry_run: nothing was removed; the counts say what would have been.
         sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
         examples: of a dry run, at most ten channels that would lose most, with how many messages, or clients.
@@ -44,7 +45,7 @@ class Report:
     @property
     def skipped(self) -> bool:
         """Whether another run was at all the work there was."""
-        return bool(self.busy) and not (self.due or self.channels or self.messages or self.clients)
+        return bool(self.busy) and not (self.due or self.channels or self.messages or self.clients or self.error)
 
     def __str__(self) -> str:
         """Return the report as one line, zeros left out."""

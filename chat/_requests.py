@@ -24,7 +24,7 @@ __all__ = ["PAGE", "TURNS", "Checking", "Many", "Requests", "Sending", "full"]
 TOGETHER = 20  # channels that one call of the script checks: with all to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
 TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
-OF_ONE_CLIENT = (0, "remove", 1)  # forget_clients.lua: no timeout, one client at most
+OF_ONE_CLIENT = ("", 0, 0, "remove", 1)  # forget_clients.lua: no lease, no timeout, one client at most
 
 Call = tuple[tuple[bytes, ...], tuple[Any, ...]]  # keys and arguments of a script
 
@@ -170,7 +170,7 @@ class Requests:
         name = name_of("channel name", channel)
         leaving = name_of("client name", client)
         shard = self.keys.shard_of(name)
-        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta")
+        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta", "lease:clean_clients")
         keys += self.keys.of_channels(shard, [name], "log", "seen", "read")
         return keys, (*OF_ONE_CLIENT, leaving, name)
 

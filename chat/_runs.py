@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["LastRun", "last_run", "recorded"]
 
 
-def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str) -> Report:
-    """Do the work of a run, and note its start, then its report or its error."""
+def recorded(
+    work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed_so_far: Callable[[], dict[str, int]]
+) -> Report:
+    """Do the work of a run, and note its start, then its report, or its error and what it had removed until then."""
 
     def note(moment: str, text: str = "", **totals: int) -> None:
         pairs = [part for item in totals.items() for part in item]
@@ -35,9 +37,9 @@ def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str)
         if not report.skipped:  # else another run is at it, and will say how it went
             removed = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
             note("ended", json.dumps(asdict(report)), runs=1, **removed)
-    except Exception as error:
+    except BaseException as error:
         with suppress(RedisError):  # Redis itself may be the trouble; the caller hears of it anyway
-            note("failed", f"{type(error).__name__}: {error}", runs=1, failures=1)
+            note("failed", f"{type(error).__name__}: {error}", runs=1, failures=1, **removed_so_far())
         raise
     return report
 

@@ -20,6 +20,7 @@ __all__ = [
     "FORGET_CLIENTS",
     "HISTORY",
     "NOTE_RUN",
+    "RELEASE",
     "REMOVE_CHANNELS",
     "RESTORE",
     "SEND",
@@ -119,4 +120,5 @@ FORGET_CLIENTS = Script("forget_clients")
 HISTORY = Script("history")
 CLIENTS = Script("clients")
 NOTE_RUN = Script("note_run")
+RELEASE = Script("release")
 RESTORE = Script("restore")

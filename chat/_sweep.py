@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
-from heapq import nlargest
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chat._archive import Archive, Hook, archive_at, hook_at
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
+
 from chat._arguments import at_least, milliseconds
 from chat._errors import InvalidArgumentError
+from chat._handover import HandOver
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
-from chat._messages import decode_slice
 from chat._nodes import raise_first
 from chat._report import Report
 from chat._runs import recorded
-from chat._scripts import DUE, FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script, together
+from chat._scripts import DUE, RELEASE, Script, together
+from chat._tally import Tally
 from chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,12 +33,9 @@ __all__ = ["Rule", "Sweep"]
 
 LEASE_MS = 30_000  # a shard is free again this long after the last sign of life of its sweep
 PROGRESS_EVERY = 0.5  # seconds
-EXAMPLES = 10
 # Candidates a call, under 0.5 ms of the server's time: senders beside a sweep wait for as long. 100 remove a fifth
 # more in a second and hold everybody up twice as long, measured on redis-server 7.0 and Valkey 9.1.
 BATCH = 30
-ARCHIVED = (REMOVE_CHANNELS, TRIM_BACKLOGS)  # scripts that remove messages
-TOLD = (REMOVE_CHANNELS, FORGET_CLIENTS)  # scripts that can say which channels, or clients, they removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +48,9 @@ class Rule:
     script: Script
     shard_keys: tuple[str, ...]
     channel_keys: tuple[str, ...]
-    args: tuple[int, ...]  # of the script, before its mode
+    args: tuple[int, ...]  # of the script, between the lease's and its mode
     budget: tuple[int | str, ...]  # and after it
     mark: bool  # at least as strict as the settings: where it finds nothing due, the sweep has done its work
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What a run has counted so far."""
-
-    removed: list[int]
-    handled: int = 0
-    due: int = 0
-    overdue_ms: int = 0
-    busy: set[int] = field(default_factory=set)
-    archived: int = 0
-    refused: set[bytes] = field(default_factory=set)  # channels that the archive could not take
-    error: str = ""
-    examples: dict[bytes, int] = field(default_factory=dict)
-
-    def add(self, names: list[bytes], counts: list[int]) -> None:
-        """Add what a batch removed; and of a dry run, that counts for each name, keep those that would lose most."""
-        self.handled += len(names)
-        of_names = counts[len(self.removed) :]
-        self.removed = [total + count for total, count in zip(self.removed, counts, strict=False)]
-        for name, count in zip(names, of_names, strict=False):
-            if count:
-                self.examples[name] = self.examples.get(name, 0) + count
-        self.examples = _largest(self.examples)
-
-    def failed(self, what: str, error: Exception) -> None:
-        """Note the first error that does not end the run."""
-        self.error = self.error or f"{what}: {type(error).__name__}: {error}"
 
 
 class Sweep:
@@ -96,9 +66,10 @@ class Sweep:
         progress: Callable[[int, int], object] | None,
         *,
         dry_run: bool,
+        ends: tuple[type[Exception], ...] = (),
     ) -> None:
         self.settings = settings or Settings()
-        self._name, self._client, self._progress = name, client, progress
+        self._name, self._client, self._progress, self._ends = name, client, progress, ends
         self._keys = Keys(self.settings.prefix, self.settings.shards)
         self._shards = _chosen(shards, self.settings.shards)
         if not isinstance(dry_run, bool):
@@ -106,31 +77,33 @@ class Sweep:
             raise InvalidArgumentError(message)
         self._dry_run = dry_run
         self._owner = "" if dry_run else secrets.token_hex(8)
-        self._archive: Archive | None = None
-        self._hook: Hook | None = None
+        self._handover: HandOver | None = None
+        self._tally = Tally([])
+        self._most = BATCH
         self._started = self._tell_at = time.monotonic()
         budget_ms = None if time_budget is None else milliseconds("time_budget", time_budget)
         self._deadline = None if budget_ms is None else self._started + budget_ms / 1000
 
     def run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         """Apply the rules to every shard that has something due."""
+        self._tally = Tally([0] * len(counts))
         if self._dry_run:
             return self._run(rules, counts)
-        return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name)
+        return recorded(lambda: self._run(rules, counts), self._client, self._keys, self._name, self._removed(counts))
 
     def _run(self, rules: list[Rule], counts: tuple[str, ...]) -> Report:
         if not self._dry_run:
-            self._archive = archive_at(self.settings.archive) if rules[0].script in ARCHIVED else None
-            self._hook = hook_at(self.settings.on_expire) if rules[0].script in TOLD else None
+            self._handover = HandOver(self.settings, rules[0].script, self._tally, self._ends)
+            self._most = 1 if self._handover.hook else BATCH
         confirm_shards(self._client, self._keys, fix=False)
-        tally = _Tally([0] * len(counts))
-        work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule, tally)]
+        tally = self._tally
+        work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule)]
         expected = tally.due
         tally.due = tally.overdue_ms = 0
         for rule, shard in work:
-            self._clean(rule, shard, tally, expected)
+            self._clean(rule, shard, expected)
         if work:
-            self._tell(tally.handled, expected)
+            self._tell(expected)
         return Report(
             sweep=self._name,
             dry_run=self._dry_run,
@@ -141,38 +114,67 @@ class Sweep:
             seconds=time.monotonic() - self._started,
             archived=tally.archived,
             error=tally.error,
-            completed=not tally.due and not tally.busy,
-            **dict(zip(counts, tally.removed, strict=True)),
+            completed=tally.completed,
+            **self._removed(counts)(),
         )
 
-    def _shards_with_work(self, rule: Rule, tally: _Tally) -> list[int]:
-        """Return the shards that have something due by a rule, seen in one round trip."""
-        calls = [self._due_call(rule, shard, 0, 0, "") for shard in self._shards]
-        replies = DUE.many(self._client, calls)
-        tally.due += sum(due for due, *_ in replies)
-        return [shard for shard, (due, *_) in zip(self._shards, replies, strict=True) if due]
+    def _removed(self, counts: tuple[str, ...]) -> Callable[[], dict[str, int]]:
+        return lambda: dict(zip(counts, self._tally.removed, strict=True))
 
-    def _clean(self, rule: Rule, shard: int, tally: _Tally, expected: int) -> None:
+    def _shards_with_work(self, rule: Rule) -> list[int]:
+        """Return the shards that have something due by a rule, seen in one round trip."""
+        replies = DUE.each(self._client, [self._due_call(rule, shard, 0, 0, "") for shard in self._shards])
+        answers = dict(zip(self._shards, replies, strict=True))
+        errors = {shard: answer for shard, answer in answers.items() if isinstance(answer, Exception)}
+        for shard, error in errors.items():
+            if len(errors) == len(answers) or not _of_data(error):
+                raise error
+            self._tally.skip(shard, error)
+        due = {shard: answer[0] for shard, answer in answers.items() if shard not in errors}
+        self._tally.due += sum(due.values())
+        return [shard for shard, count in due.items() if count]
+
+    def _clean(self, rule: Rule, shard: int, expected: int) -> None:
+        """Clean a shard, and give back its lease whatever happens; a damaged one does not keep the others waiting."""
+        try:
+            self._work_through(rule, shard, expected)
+        except BaseException as error:
+            self._release(shard)
+            if not _of_data(error):
+                raise
+            self._tally.skip(shard, error)
+
+    def _work_through(self, rule: Rule, shard: int, expected: int) -> None:
         """Go on until nothing is due, the time is over, or another run turns out to be at work.
 
         Each round trip removes one batch and names the next.
         """
-        offset = 0
+        tally, offset = self._tally, 0
         reply = DUE(self._client, *self._due_call(rule, shard, offset, self._batch(), self._owner))
-        while names := reply[2:]:
-            if self._dry_run:
-                offset += len(names)  # nothing moves, so turn the page
-            handed = self._hand_over(self._archive, rule, shard, names, tally) if self._archive else []
-            offset += len(tally.refused.intersection(names))  # they stay where they are, too
-            removal = (rule.script, *self._call(rule, shard, names, self._mode(), handed))
+        while names := reply[2 : 2 + self._most]:
+            handed: dict[bytes, int] = {}
+            if self._handover and self._handover.archive:
+                handed = self._handover.keep(shard, names, self._read(rule, shard, names))
+            # Of a dry run nothing moves, and a refused channel stays where it is, too: turn the page.
+            offset += len(names) if self._dry_run else len(tally.refused.intersection(names))
+            names = [name for name in names if name not in tally.refused]
+            ids = [handed[name] for name in names if handed]
+            removal = (rule.script, *self._call(rule, shard, names, self._mode(), ids))
             following = (DUE, *self._due_call(rule, shard, offset, self._batch(), self._owner))
-            counts, reply = raise_first(together(self._client, [removal, following]))
-            if self._hook:
-                counts = _announce(self._hook, names, counts, tally)
-            tally.add(names, counts)
+            removed, reply = together(self._client, [removal, following])
+            raise_first([removed])
+            if not removed:
+                self._stop(shard)
+                return
+            self._account(names, *removed)
+            raise_first([reply])
             if time.monotonic() >= self._tell_at:
-                self._tell(tally.handled, expected)
-        due, overdue_ms = reply
+                self._tell(expected)
+        self._note_rest(shard, reply, offset)
+
+    def _note_rest(self, shard: int, reply: list[Any], offset: int) -> None:
+        """Note what is left in a shard, or that another run is at work there."""
+        tally, due, overdue_ms = self._tally, *reply[:2]
         if due < 0:
             tally.busy.add(shard)
             return
@@ -180,61 +182,74 @@ class Sweep:
         tally.due += left
         tally.overdue_ms = max(tally.overdue_ms, overdue_ms if left else 0)
 
-    def _hand_over(self, archive: Archive, rule: Rule, shard: int, names: list[bytes], tally: _Tally) -> list[int]:
-        """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all."""
-        slices = rule.script(self._client, *self._call(rule, shard, names, "read"))[-len(names) :]
-        handed = dict(zip(names, slices, strict=True))
-        wanted = {name: decode_slice(*handed[name]) for name in names if handed[name][1:] and name not in tally.refused}
-        by_text = {decode_name(name): name for name in wanted}
-        errors = archive.keep(shard, {text: wanted[name] for text, name in by_text.items()}) if wanted else {}
-        for text, error in errors.items():
-            tally.refused.add(by_text[text])
-            tally.failed("not archived", error)
-        tally.archived += sum(len(wanted[name]) for name in wanted if name not in tally.refused)
-        return [-1 if name in tally.refused else handed[name][0] for name in names]
+    def _read(self, rule: Rule, shard: int, names: list[bytes]) -> list[Any]:
+        """Return what would go of each channel."""
+        _, slices, errors = rule.script(self._client, *self._call(rule, shard, names, "read"))
+        self._refuse(names, errors)
+        return list(slices)
+
+    def _account(self, names: list[bytes], counts: list[int], of_names: list[Any], errors: list[Any]) -> None:
+        """Count what a batch removed, and tell the hook.
+
+        What has gone must be told, so a slow hook gets one channel at a time, and a quick one soon a whole batch.
+        """
+        self._refuse(names, errors)
+        self._tally.add(names, counts, of_names if self._dry_run else [])
+        if self._handover and self._handover.hook:
+            slow = self._handover.announce(names, of_names)
+            self._most = 1 if slow else min(2 * self._most, BATCH)
+
+    def _refuse(self, names: list[bytes], errors: list[Any]) -> None:
+        """Note the channels that a script could do nothing with, given as pairs of a place from 1 and an error."""
+        for place, error in zip(errors[::2], errors[1::2], strict=True):
+            self._tally.refuse(names[place - 1], decode_name(error))
+
+    def _stop(self, shard: int) -> None:
+        """Leave a shard whose lease was lost, with what was handed over and not removed: it is handed over again."""
+        self._release(shard)  # the script that names the next batch may have got it anew
+        self._tally.busy.add(shard)
+        lease = f"the lease was lost: it lapses {LEASE_MS // 1000} s after the last call to Redis"
+        self._tally.fail(f"shard {shard}", f"{lease}, one call of CHAT_ARCHIVE or CHAT_ON_EXPIRE must take less")
+
+    def _release(self, shard: int) -> None:
+        if self._owner:
+            with suppress(RedisError, RedisClusterException):  # it lapses by itself
+                RELEASE(self._client, self._keys.of_shard(shard, self._lease), (self._owner,))
+
+    @property
+    def _lease(self) -> str:
+        return f"lease:{self._name}"
 
     def _mode(self) -> str:
-        return "count" if self._dry_run else "tell" if self._hook else "remove"
+        return "count" if self._dry_run else "tell" if self._handover and self._handover.hook else "remove"
 
     def _batch(self) -> int:
         """Return how many candidates to ask for."""
-        return 0 if self._is_over() else BATCH
+        return 0 if self._is_over() else self._most
 
     def _call(self, rule: Rule, shard: int, names: list[bytes], mode: str, handed: Iterable[int] = ()) -> Any:
-        keys = self._keys.of_shard(shard, *rule.shard_keys)
+        keys = self._keys.of_shard(shard, *rule.shard_keys, self._lease)
         keys += self._keys.of_channels(shard, names, *rule.channel_keys)
-        return keys, (*rule.args, mode, *rule.budget, *names, *handed)
+        return keys, (self._owner, LEASE_MS, *rule.args, mode, *rule.budget, *names, *handed)
 
     def _due_call(self, rule: Rule, shard: int, offset: int, batch: int, owner: str) -> tuple[Any, Any]:
-        keys = self._keys.of_shard(shard, rule.index, f"lease:{self._name}", "meta")
+        keys = self._keys.of_shard(shard, rule.index, self._lease, "meta")
         mark = f"done:{rule.index}" if rule.mark and not self._dry_run else ""
         return keys, (rule.by, rule.limit, offset, batch, owner, LEASE_MS, mark)
 
-    def _tell(self, handled: int, expected: int) -> None:
+    def _tell(self, expected: int) -> None:
         """Report progress; not at every batch, a listener may cost more than that."""
         self._tell_at = time.monotonic() + PROGRESS_EVERY
         if self._progress:
-            self._progress(handled, max(expected, handled))
+            self._progress(self._tally.handled, max(expected, self._tally.handled))
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
 
-def _announce(hook: Hook, names: list[bytes], counts: list[Any], tally: _Tally) -> list[int]:
-    """Call ``CHAT_ON_EXPIRE`` for what has gone; return the counts alone."""
-    totals, told = counts[: len(tally.removed)], counts[len(tally.removed) :]
-    for name, gone in zip(names, told, strict=False):
-        if gone:
-            clients = None if gone == 1 else tuple(map(decode_name, gone))
-            try:
-                hook(decode_name(name), clients)
-            except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
-                tally.failed("CHAT_ON_EXPIRE", error)
-    return totals
-
-
-def _largest(counts: dict[bytes, int]) -> dict[bytes, int]:
-    return dict(nlargest(EXAMPLES, counts.items(), key=lambda item: item[1]))
+def _of_data(error: BaseException) -> bool:
+    """Whether what a shard holds is to blame, as a key of another type: the other shards may be fine."""
+    return type(error) is ResponseError  # what the server itself is to blame for has classes of its own
 
 
 def _chosen(shards: Iterable[int] | None, count: int) -> list[int]:

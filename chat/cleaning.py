@@ -41,6 +41,7 @@ def clean_channels(
     time_budget: float | None = None,
     progress: Callable[[int, int], object] | None = None,
     settings: Settings | None = None,
+    ends: tuple[type[Exception], ...] = (),
 ) -> Report:
     """Remove the channels nobody sent to for `channel_timeout` seconds, longest idle first.
 
@@ -54,13 +55,15 @@ def clean_channels(
         time_budget: seconds after which the sweep stops, with what is left in its report; None for no end.
         progress: called twice a second, and at the end, with the number of candidates handled and due.
         settings: prefix, shards and defaults; None for ``Settings()``.
+        ends: exceptions that end the run also when they are raised in a function of ``CHAT_ARCHIVE`` or
+            ``CHAT_ON_EXPIRE``, such as a time limit; any other is noted in the report.
 
     Raises:
         InvalidArgumentError: a value that is not allowed; nothing was removed.
         ShardsMismatchError: the data lies in another number of shards; nothing was removed.
         redis.exceptions.ConnectionError: Redis cannot be reached; the next run goes on.
     """
-    sweep = Sweep("clean_channels", client, settings, shards, time_budget, progress, dry_run=dry_run)
+    sweep = Sweep("clean_channels", client, settings, shards, time_budget, progress, dry_run=dry_run, ends=ends)
     timeout_ms = milliseconds("channel_timeout", _given(channel_timeout, sweep.settings.channel_timeout))
     args = (timeout_ms,)
     mark = timeout_ms <= milliseconds("channel_timeout", sweep.settings.channel_timeout)
@@ -78,6 +81,7 @@ def clean_backlog(
     time_budget: float | None = None,
     progress: Callable[[int, int], object] | None = None,
     settings: Settings | None = None,
+    ends: tuple[type[Exception], ...] = (),
 ) -> Report:
     """Keep each channel's newest `backlog` messages, and none older than `message_timeout`; fullest first.
 
@@ -92,11 +96,12 @@ def clean_backlog(
         time_budget: likewise.
         progress: likewise.
         settings: likewise.
+        ends: likewise.
 
     Raises:
         InvalidArgumentError: as for `clean_channels`, like the others.
     """
-    sweep = Sweep("clean_backlog", client, settings, shards, time_budget, progress, dry_run=dry_run)
+    sweep = Sweep("clean_backlog", client, settings, shards, time_budget, progress, dry_run=dry_run, ends=ends)
     keep = at_least(0, "backlog", _given(backlog, sweep.settings.backlog))
     timeout_ms = milliseconds("message_timeout", _given(message_timeout, sweep.settings.message_timeout))
     by_size, by_age, budget = (keep, 0), (keep, timeout_ms), (DROP_BUDGET,)
@@ -117,6 +122,7 @@ def clean_clients(
     time_budget: float | None = None,
     progress: Callable[[int, int], object] | None = None,
     settings: Settings | None = None,
+    ends: tuple[type[Exception], ...] = (),
 ) -> Report:
     """Forget the clients that did not check for `client_timeout` seconds, channel by channel.
 
@@ -130,11 +136,12 @@ def clean_clients(
         time_budget: likewise.
         progress: likewise.
         settings: likewise.
+        ends: likewise.
 
     Raises:
         InvalidArgumentError: as for `clean_channels`, like the others.
     """
-    sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run)
+    sweep = Sweep("clean_clients", client, settings, shards, time_budget, progress, dry_run=dry_run, ends=ends)
     timeout_ms = milliseconds("client_timeout", _given(client_timeout, sweep.settings.client_timeout))
     budget = (FORGET_BUDGET, "")
     mark = timeout_ms <= milliseconds("client_timeout", sweep.settings.client_timeout)

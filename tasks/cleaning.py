@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["clean_backlog", "clean_channels", "clean_clients"]
 
 TIME_BUDGET = 40  # seconds; below the soft time limit of celeryconfig, so that a sweep ends by itself
-OURS = {"client", "time_budget", "progress", "settings"}  # arguments that callers of a task do not set
+# Celery raises it wherever a task happens to be, in a function of the user's as well, and it is an Exception like any
+# other. `chat` knows no Celery, so it is told here what ends a run.
+ENDS = (SoftTimeLimitExceeded,)
+OURS = {"client", "time_budget", "progress", "settings", "ends"}  # arguments that callers of a task do not set
 
 log = get_task_logger(__name__)
 
@@ -102,7 +106,7 @@ def run(
         message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"
         raise InvalidArgumentError(message)
     client, settings = chat_redis()
-    return clean(client, settings=settings, time_budget=time_budget, progress=progress, **overrides)
+    return clean(client, settings=settings, time_budget=time_budget, progress=progress, ends=ENDS, **overrides)
 
 
 @cache

@@ -9,19 +9,23 @@ import re
 import signal
 import sys
 from importlib import import_module
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies
+from celery.exceptions import SoftTimeLimitExceeded
+from lab import Lab, bodies, calls, keys
 from servers import ROOT, Program, Server, eventually, run
 
-from chat import InvalidArgumentError, SettingsError, _archive, _restore, _sweep
+import tasks.cleaning
+from chat import InvalidArgumentError, SettingsError, _archive, _handover, _restore, _sweep
 from chat._archive import Folder, read
 from chat._restore import restore
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
 from chat.stats import read_stats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from chat.connection import Client
@@ -157,14 +161,15 @@ def test_a_failing_archive_keeps_its_messages_and_the_rest_of_the_sweep_goes_on(
         lab.idle(channel, 901)
     report = clean_backlog(redis, settings=lab.settings)
     assert (report.messages, report.due, report.completed) == (20, 2, False)
-    assert report.error == "not archived: OSError: disk full"
+    failed = next(channel for channel in ("room 3", "room 5") if channel in report.error)
+    assert report.error == f"channel '{failed}': not archived: OSError: disk full"
     assert "disk full" in str(report)
     report = clean_channels(redis, settings=lab.settings)
     assert (report.channels, report.due) == (10, 2)
     assert len(lab.chat.read_history("room 3", limit=None)) == 5
     assert len(keeper.kept) == 50
     sweep = read_stats(redis, settings=lab.settings).sweeps["clean_channels"]
-    assert sweep.last.report["error"] == "not archived: OSError: disk full"
+    assert sweep.last.report["error"] == report.error
     assert (sweep.success_age, sweep.due) == (None, 2)
 
 
@@ -179,7 +184,7 @@ def test_a_folder_that_cannot_be_written_keeps_everything_in_redis(archived: Lab
         (folder / f"{sent.sent_at:%Y-%m-%d}").write_text("")
     report = clean_backlog(archived.redis, settings=archived.settings)
     assert (report.messages, report.archived, report.due) == (0, 0, 1)
-    assert report.error.startswith("not archived: ")
+    assert report.error.startswith("channel 'lobby': not archived: ")
     assert len(archived.chat.read_history("lobby")) == 5
 
 
@@ -302,7 +307,7 @@ def test_an_announcement_that_fails_is_in_the_report_and_stops_nothing(
         lab.away("bob", channel, 301)
     report = clean_clients(redis, settings=lab.settings)
     assert (report.clients, report.completed) == (12, True)
-    assert report.error == "CHAT_ON_EXPIRE: ValueError: no voice"
+    assert report.error.endswith("': CHAT_ON_EXPIRE: ValueError: no voice")
 
 
 def test_a_client_that_checks_in_between_is_not_announced(
@@ -334,6 +339,243 @@ def test_the_announcement_of_the_readme_is_a_message(server: Server, lab: Lab, t
     done = run("-m", "celery", "-A", "tasks", "clean", "clients", "--now", folder=tmp_path, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     assert bodies(lab.check("erin", "tea")) == ["bob left"]
+
+
+class Slow:
+    """A function of the user's that takes its time: the clock of the sweep and the leases are moved, nobody sleeps."""
+
+    def __init__(self, redis: Client, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.redis, self.seconds, self.now = redis, seconds, 1000.0
+        self.calls: list[Any] = []
+        self.then: Callable[[], None] = lambda: None
+        self.limit: tuple[float, type[BaseException]] | None = None  # when the task is ended, and by what
+        for module in (_sweep, _handover):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        module: Any = ModuleType("slow")
+        module.call = self
+        monkeypatch.setitem(sys.modules, "slow", module)
+
+    def __call__(self, channel: str, _: Any) -> None:
+        self.calls.append(channel)
+        self.now += self.seconds
+        for lease in keys(self.redis, "*:lease:*"):
+            left = self.redis.pttl(lease) - round(1000 * self.seconds)
+            if left > 0:
+                self.redis.pexpire(lease, left)
+            else:
+                self.redis.delete(lease)
+        if self.limit and self.now >= self.limit[0]:
+            raise self.limit[1]
+        self.then()
+
+
+@pytest.fixture
+def many(redis: Client) -> Lab:
+    """Ninety idle channels of one shard."""
+    lab = Lab(redis, archive="slow:call", shards=1)
+    for number in range(90):
+        lab.send(f"c{number}", "x")
+        lab.idle(f"c{number}", 901)
+    return lab
+
+
+def removed(lab: Lab) -> int:
+    return 90 - int(lab.redis.zcard("chat:{0}:updated"))
+
+
+def test_two_runs_with_a_slow_archive_hand_each_channel_over_once(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(many.redis, monkeypatch, 1.1)
+    others = []
+
+    def other() -> None:
+        if slow.now >= 1000 + 31 * (len(others) + 1):  # every 31 s, as beat's
+            others.append(None)
+            others[-1] = clean_channels(many.redis, settings=many.settings, time_budget=40)
+
+    slow.then = other
+    report = clean_channels(many.redis, settings=many.settings)
+    assert (report.channels, report.archived, report.completed) == (90, 90, True)
+    assert sorted(slow.calls) == sorted({f"c{number}" for number in range(90)})
+    assert [(one.channels, one.busy) for one in others] == [(0, 1)] * 3
+
+
+def test_a_slow_archive_function_ends_in_time_and_what_it_took_is_removed(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    for turn in range(1, 4):
+        began = slow.now
+        report = clean_channels(many.redis, settings=many.settings, time_budget=40)
+        assert slow.now - began < 60  # the soft time limit
+        assert (report.channels, report.archived, report.completed) == (15, 15, False)
+        assert (removed(many), len(slow.calls)) == (15 * turn, 15 * turn)
+        assert not keys(many.redis, "*:lease:*")
+
+
+def test_a_run_that_is_killed_in_a_slow_archive_function_hands_one_channel_over_again(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1075, Killed)
+    monkeypatch.setattr(_sweep.Sweep, "_release", lambda *_: None)  # nobody is left to do that
+    with pytest.raises(Killed):
+        clean_channels(many.redis, settings=many.settings)
+    assert len(slow.calls) == removed(many) + 1
+
+
+class Killed(BaseException):
+    """Stands for the hard time limit."""
+
+
+def test_a_channel_whose_hand_over_outlives_the_lease_stays_and_is_told(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 31)
+    report = clean_channels(many.redis, settings=many.settings)
+    assert (len(slow.calls), report.archived, removed(many)) == (1, 1, 0)
+    assert (report.busy, report.skipped, report.completed) == (1, False, False)
+    assert report.error.startswith("shard 0: the lease was lost: it lapses 30 s after the last call to Redis, ")
+    assert not keys(many.redis, "*:lease:*")
+
+
+def test_a_quick_archive_function_costs_no_more_calls_than_a_folder(
+    many: Lab, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    Slow(many.redis, monkeypatch, 0)
+    made = []
+    kept_in_a_folder = Lab(many.redis, archive=str(folder), shards=1).settings
+    for settings in (kept_in_a_folder, many.settings, kept_in_a_folder):  # the first loads the scripts
+        calls(many.redis)
+        assert clean_channels(many.redis, settings=settings).channels == 90
+        made.append(calls(many.redis)["evalsha"])
+        for number in range(90):
+            many.send(f"c{number}", "x")
+            many.idle(f"c{number}", 901)
+    assert made[1] == made[2]
+
+
+def test_with_a_slow_hook_one_channel_goes_at_a_time_and_all_are_told(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    settings = Lab(many.redis, on_expire="slow:call", shards=1).settings
+    report = clean_channels(many.redis, settings=settings, time_budget=40)
+    assert slow.now - 1000 < 60  # the soft time limit
+    assert report.channels == removed(many) == len(slow.calls) == 16
+    slow.seconds = 0
+    assert clean_channels(many.redis, settings=settings, time_budget=40).completed
+    assert len(slow.calls) == 90
+
+
+class Limit(Exception):  # noqa: N818  as Celery's
+    """Stands for Celery's SoftTimeLimitExceeded."""
+
+
+@pytest.mark.parametrize("at", ["archive", "on_expire"])
+def test_what_ends_a_run_passes_the_users_functions_and_what_is_gone_is_counted(
+    many: Lab, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1020, Limit)
+    settings = Lab(many.redis, shards=1, **{at: "slow:call"}).settings
+    with pytest.raises(Limit):
+        clean_channels(many.redis, settings=settings, ends=(Limit,))
+    assert not keys(many.redis, "*:lease:*")
+    assert removed(many) == len(slow.calls) - (at == "archive") > 0
+    last = read_stats(many.redis, settings=settings).sweeps["clean_channels"].last
+    assert (last.failures, last.channels, last.error) == (1, removed(many), "Limit: ")
+
+
+def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    slow.limit = (1020, SoftTimeLimitExceeded)
+    monkeypatch.setattr(tasks.cleaning, "chat_redis", lambda: (many.redis, many.settings))
+    with pytest.raises(SoftTimeLimitExceeded):
+        tasks.cleaning.run(clean_channels, {})
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch, clean: Any, *, lost: bool
+) -> None:
+    def contents() -> dict[bytes, bytes]:
+        kept = [key for key in keys(archived.redis) if b":lease:" not in key and not key.endswith(b":runs")]
+        return {key: archived.redis.dump(key) for key in kept}
+
+    def read(*args: Any) -> Any:
+        before = contents()
+        slices = look(*args)
+        looks.append(contents() == before)
+        return slices
+
+    looks: list[bool] = []
+    look = _sweep.Sweep._read
+    monkeypatch.setattr(_sweep.Sweep, "_read", read)
+    archived.send_all("lobby", 5)
+    archived.idle("lobby", 901)
+    if lost:
+        archived.redis.delete(archived.key("lobby", "trimmed"))
+    report = clean(archived.redis, settings=archived.settings)
+    assert set(looks) == {True}
+    expected = [1, 2, 3, 4, 5] if clean is clean_channels else [1, 2]
+    assert (report.archived, report.messages, report.error) == (len(expected), len(expected), "")
+    assert [int(body[1:]) for _, _, body in kept(folder)] == expected
+    assert all((number > 10**12) == lost for _, number, _ in kept(folder))
+
+
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_a_channel_removed_before_it_is_looked_at_leaves_nothing(
+    archived: Lab, monkeypatch: pytest.MonkeyPatch, clean: Any
+) -> None:
+    def late(*args: Any) -> Any:
+        monkeypatch.undo()
+        clean_channels(archived.redis, channel_timeout=0)
+        return look(*args)
+
+    look = _sweep.Sweep._read
+    archived.send_all("lobby", 5)
+    archived.idle("lobby", 901)
+    monkeypatch.setattr(_sweep.Sweep, "_read", late)
+    assert clean(archived.redis, settings=archived.settings).completed
+    assert not archived.traces("lobby")
+
+
+ODD = {"none": "of others", "no time": "x:1", "no json": "1700000000000:{", "no date": "9" * 30 + ":1"}
+
+
+@pytest.mark.parametrize("entry", [*ODD.values(), b"1700000000000:\xff"], ids=[*ODD, "no text"])
+@pytest.mark.parametrize("clean", [clean_channels, clean_backlog])
+def test_an_entry_of_others_is_one_channels_error_and_the_rest_is_kept(
+    archived: Lab, folder: Path, clean: Any, entry: Any
+) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 5)
+        archived.idle(channel, 901)
+    archived.redis.lset(archived.key("room 3", "log:"), 1, entry)
+    report = clean(archived.redis, settings=archived.settings)
+    assert report.error.startswith("channel 'room 3': not archived: ")
+    assert (report.due, report.completed) == (1, False)
+    each = 5 if clean is clean_channels else 2
+    assert (report.messages, report.archived) == (11 * each, 11 * each)
+    assert {channel for channel, *_ in kept(folder)} == {*ROOMS} - {"room 3"}
+    assert archived.redis.llen(archived.key("room 3", "log:")) == 5
+    assert not keys(archived.redis, "*:lease:*")
+
+
+def test_a_log_whose_name_is_no_text_is_not_taken_for_another(redis: Client, folder: Path) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1)
+    lab.send("\\xff", "mine")
+    lab.idle("\\xff", 901)
+    redis.rpush(b"chat:{0}:log:\xff", b"1:2")
+    redis.zadd("chat:{0}:updated", {b"\xff": 1})
+    redis.zadd("chat:{0}:sizes", {b"\xff": 1})
+    redis.hset("chat:{0}:trimmed", b"\xff", "0")
+    report = clean_channels(redis, settings=lab.settings)
+    assert (report.channels, report.due) == (1, 1)
+    assert kept(folder) == [("\\xff", 1, "mine")]
+    assert redis.llen(b"chat:{0}:log:\xff") == 1
+    assert "UnicodeDecodeError" in report.error
 
 
 def test_a_backlog_comes_back_below_what_is_stored(archived: Lab, folder: Path) -> None:

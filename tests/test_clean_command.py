@@ -282,8 +282,7 @@ class TestThroughAWorker:
 
     def test_a_task_that_fails_is_exit_code_1(self, server: Server, lab: Lab) -> None:
         clean = cleaner(server)
-        lab.send("old", "x")
-        lab.redis.set(lab.key("old", "sizes"), "no zset")
+        lab.redis.set("chat:runs", "no hash")
         code, out, err = clean("channels", "--channel-timeout", "0")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert "WRONGTYPE" in err

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
-from chat._scripts import DUE
+from chat._scripts import DUE, together
 from chat.cleaning import Report, clean_backlog, clean_channels, clean_clients
+from chat.stats import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,9 +251,9 @@ def test_an_empty_redis_is_clean(redis: Redis, clean: Callable[..., Report]) -> 
     assert kept == {"meta", "runs"}  # when it was done
 
 
-def fill(lab: Lab) -> None:
-    """25 channels, each idle, over a backlog of 2, with an expired client."""
-    for number in range(25):
+def fill(lab: Lab, count: int = 25) -> None:
+    """Make channels that are all idle, over a backlog of 2, with an expired client."""
+    for number in range(count):
         channel = f"c{number}"
         lab.check("bob", channel)
         lab.send_all(channel, 4)
@@ -483,3 +485,318 @@ def test_a_channel_written_by_a_clock_ahead_loses_nothing(lab: Lab) -> None:
         clean(lab.redis, **({"message_timeout": 60} if clean is clean_backlog else {}))
     check = lab.check("bob", "lobby")
     assert (check.missed, bodies(check)) == (0, sent)
+
+
+# ids, when `trimmed` is lost while a channel is gone and a client is still connected
+
+
+@pytest.mark.parametrize("ends", ["leave", "expire"])
+def test_no_id_is_given_twice_when_ids_are_lost_before_the_last_client_goes(lab: Lab, ends: str) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "m1")
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    cursor = lab.check("bob", "lobby").cursor
+    lab.redis.delete(lab.key("lobby", "trimmed"))
+    if ends == "leave":
+        lab.chat.leave_channel("bob", "lobby")
+    else:
+        lab.away("bob", "lobby", 301)
+        assert clean_clients(lab.redis).clients == 1
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "other").id > 10**12
+    check = lab.check("bob", "lobby", after=cursor)
+    assert (check.new, bodies(check)) == (True, ["other"])
+
+
+def test_a_client_that_was_never_there_or_leaves_again_leaves_the_ids_alone(lab: Lab) -> None:
+    lab.chat.leave_channel("bob", "lobby")
+    lab.check("bob", "lobby")
+    lab.chat.leave_channel("bob", "lobby")
+    lab.chat.leave_channel("bob", "lobby")
+    assert lab.send("lobby", "m1").id == 1
+
+
+def test_no_id_is_given_twice_when_a_log_and_its_size_are_lost(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", "log:"), lab.key("lobby", "sizes"))
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    assert lab.send("lobby", "other").id > 10**12
+
+
+# scripts that run twice, as their reply was lost
+
+
+def contents(lab: Lab) -> dict[bytes, bytes]:
+    """Return what is stored, but for the leases and the record of the runs."""
+    kept = [key for key in keys(lab.redis) if b":lease:" not in key and not key.endswith(b":runs")]
+    return {key: lab.redis.dump(key) for key in kept}
+
+
+@pytest.mark.parametrize("lost", ["", "trimmed", "sizes", "log:"])
+@pytest.mark.parametrize(
+    ("clean", "arguments"),
+    [
+        (clean_channels, {}),
+        (clean_backlog, {"backlog": 2}),
+        (clean_backlog, {"backlog": 3, "message_timeout": 60}),
+        (clean_clients, {}),
+    ],
+)
+def test_a_removal_that_is_repeated_changes_nothing_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., Report], arguments: dict[str, Any], lost: str
+) -> None:
+    states: list[dict[bytes, bytes]] = []
+
+    def twice(client: Any, calls: Any) -> Any:
+        for script, *rest in calls[:1] * 2:
+            reply = script(client, *rest)
+            states.append(contents(lab))
+        return [reply, *together(client, calls[1:])]
+
+    fill(lab, 5)
+    for number in range(5):
+        lab.aged(f"c{number}", 100)
+        if lost:
+            lab.redis.delete(lab.key(f"c{number}", lost))
+    monkeypatch.setattr(_sweep, "together", twice)
+    clean(lab.redis, **arguments)
+    monkeypatch.undo()
+    assert states or lost == "sizes"  # that says who is over the backlog
+    assert states[::2] == states[1::2]
+
+
+# leases
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_run_that_lost_its_lease_removes_nothing_more_and_leaves_the_others_alone(
+    lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stolen: dict[bytes, bytes] = {}
+
+    def steal() -> None:
+        for key in keys(lab.redis, "*lease*"):
+            lab.redis.set(key, "another run")
+            stolen[key] = b"another run"
+
+    fill(lab)
+    before = contents(lab)
+    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(steal, _sweep.Sweep._call))
+    report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
+    assert (counts(report), report.completed, report.busy) == ((0, 0, 0), False, len(stolen))
+    assert "the lease was lost" in report.error
+    assert contents(lab) == before
+    assert {key: lab.redis.get(key) for key in keys(lab.redis, "*lease*")} == stolen
+
+
+class Halt(BaseException):
+    """Such as KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("error", [Halt, ValueError])
+@pytest.mark.parametrize("clean", ALL)
+def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_short(
+    redis: Redis, clean: Callable[..., Report], error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(done: int, _: int) -> None:
+        if done:
+            held.extend(keys(redis, "*lease*"))
+            raise error
+
+    held: list[bytes] = []
+    lab = Lab(redis, shards=1)
+    fill(lab, 5)
+    monkeypatch.setattr(_sweep, "BATCH", 2)
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    with pytest.raises(error):
+        clean(redis, progress=interrupt, settings=lab.settings, **arguments)
+    assert len(held) == 1
+    assert not keys(redis, "*lease*")
+    last = read_stats(redis, settings=lab.settings).sweeps[clean.__name__].last
+    assert (last.runs, last.failures, last.error.split(":")[0]) == (1, 1, error.__name__)
+    gone = {clean_channels: (2, 8, 0), clean_backlog: (0, 4, 0), clean_clients: (0, 0, 2)}[clean]
+    assert (last.channels, last.messages, last.clients) == gone
+
+
+# what is none of the chat's
+
+
+def neighbour(lab: Lab, channel: str) -> str:
+    """Return the name of another channel of the same shard."""
+    names = (f"next to {channel} {number}" for number in range(999))
+    return next(name for name in names if lab.key(name, "meta") == lab.key(channel, "meta"))
+
+
+WRONG = "WRONGTYPE Operation against a key holding the wrong kind of value"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("clean", "damaged", "arguments", "expected"),
+    [
+        (clean_channels, "log:", {}, (5, 20, 0)),
+        (clean_backlog, "log:", {"backlog": 2}, (0, 10, 0)),
+        (clean_backlog, "log:", {"backlog": 3, "message_timeout": 60}, (0, 20, 0)),
+        (clean_clients, "seen:", {}, (0, 0, 5)),
+        (clean_clients, "read:", {}, (0, 0, 5)),
+    ],
+)
+def test_a_key_of_another_type_is_one_channels_error_and_the_rest_is_cleaned(
+    lab: Lab,
+    clean: Callable[..., Report],
+    damaged: str,
+    arguments: dict[str, Any],
+    expected: tuple[int, int, int],
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    fill(lab, 5)
+    for number in range(5):
+        lab.aged(f"c{number}", 100)
+    bad = neighbour(lab, "c0")
+    lab.check("bob", bad)
+    lab.send_all(bad, 4)
+    lab.idle(bad, 9_000)
+    lab.aged(bad, 9_000)
+    lab.away("bob", bad, 9_000)
+    lab.redis.delete(lab.key(bad, damaged))
+    lab.redis.set(lab.key(bad, damaged), "of others")
+    before = {name: value for name, value in contents(lab).items() if bad.encode() in name}
+    report = clean(lab.redis, dry_run=dry_run, **arguments)
+    if not (dry_run and damaged == "read:"):  # a look does not read that
+        assert report.error.startswith(f"channel '{bad}': {WRONG}")
+        assert not report.completed
+        assert counts(report) == expected
+    assert {name: value for name, value in contents(lab).items() if bad.encode() in name} == before
+    assert not keys(lab.redis, "*lease*")
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_channels_that_cannot_be_cleaned_do_not_hide_those_behind_them(
+    redis: Redis, clean: Callable[..., Report]
+) -> None:
+    lab = Lab(redis, shards=1)
+    damaged = "seen:" if clean is clean_clients else "log:"
+    for number in range(70):
+        channel = f"c{number}"
+        lab.check("bob", channel)
+        lab.send_all(channel, 4 if number < 65 else 3)
+        lab.idle(channel, 1_000 - number)
+        lab.away("bob", channel, 1_000 - number)
+        if number < 65:
+            lab.redis.delete(lab.key(channel, damaged))
+            lab.redis.set(lab.key(channel, damaged), "of others")
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    expected = {clean_channels: (5, 15, 0), clean_backlog: (0, 5, 0), clean_clients: (0, 0, 5)}[clean]
+    for _ in range(2):
+        report = clean(redis, settings=lab.settings, **arguments)
+        assert (counts(report), report.due, report.completed) == (expected, 65, False)
+        expected = (0, 0, 0)
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_shard_whose_index_is_of_another_type_does_not_end_the_sweep(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    index = {clean_channels: "updated", clean_backlog: "sizes", clean_clients: "polled"}[clean]
+    broken = lab.key("c0", index)
+    there = sum(lab.key(f"c{number}", index) == broken for number in range(25))
+    lab.redis.delete(broken)
+    lab.redis.set(broken, "of others")
+    report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
+    each = {clean_channels: 5, clean_backlog: 2, clean_clients: 1}[clean]
+    assert (sum(counts(report)), report.completed) == ((25 - there) * each, False)
+    shard = broken[6:].split("}")[0]
+    assert report.error.startswith(f"shard {shard}: ResponseError: {WRONG}")
+    assert not keys(lab.redis, "*lease*")
+
+
+@pytest.mark.parametrize(
+    ("clean", "arguments", "index"),
+    [
+        *((clean_channels, {}, index) for index in ("sizes", "heads", "polled", "trimmed")),
+        *((clean_backlog, {"backlog": 2}, index) for index in ("heads", "trimmed")),
+    ],
+)
+def test_a_channel_whose_shard_is_damaged_goes_whole_or_not_at_all(
+    lab: Lab, clean: Callable[..., Report], arguments: dict[str, Any], index: str
+) -> None:
+    fill(lab)
+    broken = lab.key("c0", index)
+    there = [f"c{number}" for number in range(25) if lab.key(f"c{number}", index) == broken]
+    lab.redis.delete(broken)
+    lab.redis.set(broken, "of others")
+    before = {key: value for key, value in contents(lab).items() if key.startswith(broken.split("}")[0].encode())}
+    report = clean(lab.redis, **arguments)
+    assert (report.channels or report.messages / 2, report.due) == (25 - len(there), len(there))
+    assert report.error in {f"channel '{channel}': {WRONG}" for channel in there}
+    assert before.items() <= contents(lab).items()
+
+
+@pytest.mark.parametrize("index", ["updated", "trimmed"])
+def test_a_channel_whose_shard_is_damaged_is_wholly_forgotten_when_that_is_mended(lab: Lab, index: str) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    clean_channels(lab.redis)
+    lab.away("bob", "lobby", 301)
+    kept = lab.redis.dump(lab.key("lobby", index))
+    lab.redis.delete(lab.key("lobby", index))
+    lab.redis.set(lab.key("lobby", index), "of others")
+    report = clean_clients(lab.redis)
+    assert (report.due, report.error) == (1, f"channel 'lobby': {WRONG}")
+    lab.redis.delete(lab.key("lobby", index))
+    if kept:
+        lab.redis.restore(lab.key("lobby", index), 0, kept)
+    assert clean_clients(lab.redis).completed
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "m4").id == 4
+
+
+def test_a_lease_of_another_type_is_one_shards_error(lab: Lab) -> None:
+    fill(lab)
+    lab.redis.hset(lab.key("c0", "lease:clean_channels"), "of", "others")
+    report = clean_channels(lab.redis)
+    assert 0 < report.channels < 25
+    assert report.error.startswith("shard ")
+    assert WRONG in report.error
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_names_of_others_in_an_index_go_and_harm_nothing(lab: Lab, clean: Callable[..., Report]) -> None:
+    fill(lab)
+    for index, score in (("updated", 1), ("sizes", 10**6), ("heads", 1), ("polled", 1)):
+        for name in ("of others", b"\xff\xfe"):
+            lab.redis.zadd(lab.key("c0", index), {name: score})
+    arguments: dict[str, Any] = {"backlog": 2, "message_timeout": 900} if clean is clean_backlog else {}
+    report = clean(lab.redis, **arguments)
+    assert (report.completed, report.error) == (True, "")
+    assert clean(lab.redis, **arguments).completed
+
+
+def test_an_entry_of_others_costs_no_young_message(lab: Lab) -> None:
+    sent = lab.send_all("lobby", 5)
+    lab.redis.lset(lab.key("lobby", "log:"), 2, "of others")
+    lab.redis.zadd(lab.key("lobby", "heads"), {"lobby": 1})
+    report = clean_backlog(lab.redis, message_timeout=60)
+    assert (report.messages, report.completed) == (0, False)
+    assert "channel 'lobby': " in report.error
+    assert "the entry at index 2 of its log is no message" in report.error
+    assert lab.redis.llen(lab.key("lobby", "log:")) == len(sent)
+
+
+def test_entries_of_others_count_towards_the_backlog(lab: Lab) -> None:
+    lab.send_all("lobby", 5)
+    for index in (0, 3):
+        lab.redis.lset(lab.key("lobby", "log:"), index, "of others")
+    assert clean_backlog(lab.redis, backlog=2).messages == 3
+    assert clean_backlog(lab.redis, backlog=1).messages == 1
+    assert bodies(lab.check("bob", "lobby", history=9)) == ["m5"]
+
+
+def test_a_client_cannot_leave_a_channel_that_is_damaged_without_being_told(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.redis.delete(lab.key("lobby", "read:"))
+    lab.redis.set(lab.key("lobby", "read:"), "of others")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        lab.chat.leave_channel("bob", "lobby")

@@ -190,11 +190,10 @@ def test_a_run_that_another_one_left_no_work_leaves_the_record_to_that(lab: Lab)
 
 
 def test_a_run_that_fails_leaves_its_error(lab: Lab) -> None:
-    lab.send("old", "x")
-    lab.redis.set(lab.key("old", "sizes"), "no zset")
+    lab.redis.hset("chat:shards", "no", "string")
     with pytest.raises(ResponseError):
-        clean_channels(lab.redis, channel_timeout=0)
-    lab.redis.delete(lab.key("old", "sizes"))
+        clean_channels(lab.redis)
+    lab.redis.delete("chat:shards")
     sweep = stats(lab).sweeps["clean_channels"]
     assert (sweep.last.runs, sweep.last.failures) == (1, 1)
     assert sweep.last.error.startswith("ResponseError: WRONGTYPE")
@@ -205,12 +204,11 @@ def test_a_run_that_fails_leaves_its_error(lab: Lab) -> None:
 
 def test_an_error_in_some_shards_shows_until_these_succeed(lab: Lab) -> None:
     clean_all(lab)
-    lab.send("old", "x")
     shard = int(lab.key("old", "").split("{")[1].split("}")[0])
-    lab.redis.set(lab.key("old", "sizes"), "no zset")
+    lab.redis.set(lab.key("old", "updated"), "no zset")
     with pytest.raises(ResponseError):
-        clean_channels(lab.redis, channel_timeout=0, shards=[shard])
-    lab.redis.delete(lab.key("old", "sizes"))
+        clean_channels(lab.redis, shards=[shard])
+    lab.redis.delete(lab.key("old", "updated"))
     clean_channels(lab.redis, shards=set(range(16)) - {shard})
     assert any("failed" in line for line in screen(lab))
     clean_channels(lab.redis, shards=[shard])

@@ -2,22 +2,32 @@
 -- Remove those of the named channels that are idle: a message that came in between keeps its channel.
 --
 -- KEYS  updated, sizes, heads, polled, trimmed, meta   see chat/_keys.py
+--       lease             of this sweep in this shard
 --       log               of each channel, in the order of the names
--- ARGV  channel_timeout   ms without a message
---       mode              'remove'; 'tell': and which; 'count': change nothing; 'read': only give what would go
+-- ARGV  owner             of the lease; only the run that holds it removes
+--       lease_ms          the lease is renewed for so long
+--       channel_timeout   ms without a message
+--       mode              'remove'; 'tell': and which; 'count', 'read': change nothing, 'read' gives what would go
 --       name...           of the channels
 --       id...             with an archive: of the last message handed over of each; no more goes. -1 leaves it alone
--- Returns {channels, messages} removed; to 'count' followed by the messages of each name; to 'tell' by 1 or 0;
---         to 'read' by, for each name, {last id, entry...}, or {-1} where it is not due, or its turn comes later
-local updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 6)
-local channel_timeout, mode = tonumber(ARGV[1]), ARGV[2]
-local count = #KEYS - 6
+-- Returns {{channels, messages} removed, {of each name...}, {index of a name, error...}}; {} without the lease.
+--         Of each name: to 'count' its messages, to 'tell' 1 or 0, to 'remove' nothing, to 'read' {last id, entry...},
+--         or {-1} where it is not due or its turn comes later, or {0} where its ids were lost: the removal mends that
+local updated, sizes, heads, polled, trimmed, meta, lease = unpack(KEYS, 1, 7)
+local owner, lease_ms, channel_timeout, mode = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local count = #KEYS - 7
 local MOST, LARGEST, STEP = 1000, 1e6, 20 -- messages and bytes that one call reads, about
+
+if mode == 'remove' or mode == 'tell' then
+  if redis.call('GET', lease) ~= owner then return {} end
+  redis.call('PEXPIRE', lease, lease_ms)
+end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local channels, messages, floor, bytes, each = 0, 0, 0, 0, {}
+local floor_before = tonumber(redis.call('HGET', meta, 'floor') or 0)
+local channels, messages, removed, floor, bytes, each, errors = 0, 0, 0, floor_before, 0, {}, {}
 
 local function read(log, base, size)
   local reply = { base }
@@ -33,54 +43,60 @@ end
 
 -- More is stored than was handed over: the rest stays due.
 local function shorten(channel, log, base, drop)
+  redis.call('ZADD', heads, redis.call('LINDEX', log, drop):match('^%d+') or 0, channel)
   redis.call('LTRIM', log, drop, -1)
   redis.call('HSET', trimmed, channel, base + drop)
   redis.call('ZINCRBY', sizes, -drop, channel)
-  redis.call('ZADD', heads, redis.call('LINDEX', log, 0):match('^%d+'), channel)
-  redis.call('HINCRBY', meta, 'removed', drop)
+  messages, removed = messages + drop, removed + drop
+end
+
+-- All that may fail, since a key is of another type, comes before the first change: a channel goes whole or not at all.
+local function remove(i)
+  local channel, log, handed = ARGV[i + 4], KEYS[i + 7], tonumber(ARGV[i + 4 + count])
+  local updated_ms = redis.call('ZSCORE', updated, channel)
+  if not updated_ms or now_ms - updated_ms < channel_timeout or handed == -1 then return end
+  local size = redis.call('LLEN', log)
+  local known = tonumber(redis.call('HGET', trimmed, channel))
+  local base = known or math.max(now_ms, floor) -- as in send.lua, where it was lost
+  if mode == 'read' then
+    if messages < MOST and bytes < LARGEST then each[i] = known and read(log, base, size) or { 0 } end
+  elseif mode == 'count' then
+    channels, messages = channels + 1, messages + size
+    each[i] = size
+  elseif handed and handed < base + size then
+    if handed > base then shorten(channel, log, base, handed - base) end
+    if not known then redis.call('HSET', trimmed, channel, base) end
+  else
+    local known_size = tonumber(redis.call('ZSCORE', sizes, channel))
+    if size == 0 and not known_size then base = math.max(base, now_ms) end -- log and size were lost: as above
+    local stored = math.max(size, known_size or 0)
+    local connected = redis.call('ZSCORE', polled, channel)
+    redis.call('ZREM', heads, channel)
+    if connected then
+      redis.call('HSET', trimmed, channel, base + stored) -- its clients go on with the next id
+    else
+      redis.call('HDEL', trimmed, channel)
+      floor = math.max(floor, base + stored)
+    end
+    redis.call('ZREM', updated, channel)
+    redis.call('ZREM', sizes, channel)
+    redis.call('UNLINK', log)
+    channels, messages, removed = channels + 1, messages + size, removed + stored
+    each[i] = 1
+  end
 end
 
 for i = 1, count do
-  local channel, log, handed = ARGV[i + 2], KEYS[i + 6], tonumber(ARGV[i + 2 + count])
-  local updated_ms = redis.call('ZSCORE', updated, channel)
   each[i] = mode == 'read' and { -1 } or 0
-  if updated_ms and now_ms - updated_ms >= channel_timeout and handed ~= -1 then
-    local size = redis.call('LLEN', log)
-    local base = redis.call('HGET', trimmed, channel)
-    if not base then
-      base = now_ms -- as in send.lua, where it was lost
-      if mode == 'read' then redis.call('HSET', trimmed, channel, base) end
-    end
-    if mode == 'read' then
-      if messages < MOST and bytes < LARGEST then each[i] = read(log, tonumber(base), size) end
-    elseif mode == 'count' then
-      channels, messages = channels + 1, messages + size
-      each[i] = size
-    elseif handed and handed < base + size then
-      local drop = math.max(0, handed - base)
-      messages = messages + drop
-      if drop > 0 then shorten(channel, log, base, drop) end
-    else
-      local stored = math.max(size, tonumber(redis.call('ZSCORE', sizes, channel) or 0))
-      local last = base + stored
-      channels, messages = channels + 1, messages + size
-      each[i] = 1
-      redis.call('HINCRBY', meta, 'removed', stored)
-      redis.call('UNLINK', log)
-      redis.call('ZREM', updated, channel)
-      redis.call('ZREM', sizes, channel)
-      redis.call('ZREM', heads, channel)
-      if redis.call('ZSCORE', polled, channel) then
-        redis.call('HSET', trimmed, channel, last) -- its clients go on with the next id
-      else
-        redis.call('HDEL', trimmed, channel)
-        floor = math.max(floor, last)
-      end
-    end
+  local done, why = pcall(remove, i)
+  if not done then
+    errors[#errors + 1] = i
+    errors[#errors + 1] = why.err or why
   end
 end
-if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
+if floor > floor_before then redis.call('HSET', meta, 'floor', floor) end
+if removed > 0 then redis.call('HINCRBY', meta, 'removed', removed) end
 if channels > 0 and mode ~= 'count' and redis.call('EXISTS', sizes) == 0 then
   redis.call('HSET', meta, 'removed', redis.call('HGET', meta, 'sent') or 0) -- an empty shard: the account is right again
 end
-return { channels, messages, unpack(mode == 'remove' and {} or each) }
+return { { channels, messages }, mode == 'remove' and {} or each, errors }
