@@ -410,3 +410,16 @@ def test_only_the_channels_and_days_that_are_asked_for_come_back(archived: Lab, 
 def test_no_archive_is_one_clear_error(redis: Client, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no archive in .*, must be a folder that CHAT_ARCHIVE named"):
         restore(redis, tmp_path)
+
+
+def account(lab: Lab) -> tuple[int, int, int, int]:
+    """Return sent, removed, restored and stored."""
+    stats = read_stats(lab.redis, settings=lab.settings)
+    return stats.sent, stats.removed, stats.restored, stats.messages
+
+
+def test_counters_only_rise_and_the_account_stays_right(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 10)
+    clean_backlog(archived.redis, settings=archived.settings)
+    restore(archived.redis, folder, settings=archived.settings)
+    assert account(archived) == (10, 7, 7, 10)

@@ -81,6 +81,7 @@ for i = 1, count do
 end
 if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
 if channels > 0 and mode ~= 'count' and redis.call('EXISTS', sizes) == 0 then
-  redis.call('HSET', meta, 'removed', redis.call('HGET', meta, 'sent') or 0) -- an empty shard: the account is right again
+  local account = redis.call('HMGET', meta, 'sent', 'removed', 'restored') -- an empty shard: the account is right again
+  redis.call('HSET', meta, 'adjusted', (account[2] or 0) - (account[3] or 0) - (account[1] or 0))
 end
 return { channels, messages, unpack(mode == 'remove' and {} or each) }

@@ -23,5 +23,5 @@ redis.call('HSET', trimmed, channel, last - count)
 redis.call('ZINCRBY', sizes, count, channel)
 redis.call('ZADD', heads, ARGV[3]:match('^%d+'), channel)
 redis.call('ZADD', updated, 'NX', now_ms, channel) -- a channel that was gone is idle after the full time
-redis.call('HINCRBY', meta, 'removed', -count)
+redis.call('HINCRBY', meta, 'restored', count)
 return { 1 }
