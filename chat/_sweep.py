@@ -14,7 +14,7 @@ from chat._errors import InvalidArgumentError
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
 from chat._messages import decode_slice
-from chat._nodes import raise_first
+from chat._nodes import Command, all_of, raise_first
 from chat._report import Report
 from chat._runs import recorded
 from chat._scripts import DUE, FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script, together
@@ -182,16 +182,27 @@ class Sweep:
 
     def _hand_over(self, archive: Archive, rule: Rule, shard: int, names: list[bytes], tally: _Tally) -> list[int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all."""
+        epoch = self._epoch(shard)
         slices = rule.script(self._client, *self._call(rule, shard, names, "read"))[-len(names) :]
         handed = dict(zip(names, slices, strict=True))
         wanted = {name: decode_slice(*handed[name]) for name in names if handed[name][1:] and name not in tally.refused}
         by_text = {decode_name(name): name for name in wanted}
-        errors = archive.keep(shard, {text: wanted[name] for text, name in by_text.items()}) if wanted else {}
+        messages = {text: wanted[name] for text, name in by_text.items()}
+        errors = archive.keep(shard, messages, epoch=epoch, run=self._owner) if wanted else {}
         for text, error in errors.items():
             tally.refused.add(by_text[text])
             tally.failed("not archived", error)
         tally.archived += sum(len(wanted[name]) for name in wanted if name not in tally.refused)
         return [-1 if name in tally.refused else handed[name][0] for name in names]
+
+    def _epoch(self, shard: int) -> str:
+        """Return the epoch of a shard's ids, made as a check makes it where there is none."""
+        (meta,) = self._keys.of_shard(shard, "meta")
+        (epoch,) = all_of(self._client, [Command(meta, ("HGET", meta, "epoch"))])
+        if epoch is None:
+            made = Command(meta, ("HSETNX", meta, "epoch", secrets.token_hex(6)))
+            _, epoch = all_of(self._client, [made, Command(meta, ("HGET", meta, "epoch"))])
+        return str(epoch, "ascii")
 
     def _mode(self) -> str:
         return "count" if self._dry_run else "tell" if self._hook else "remove"

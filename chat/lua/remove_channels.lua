@@ -17,7 +17,7 @@ local MOST, LARGEST, STEP = 1000, 1e6, 20 -- messages and bytes that one call re
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local channels, messages, floor, bytes, each = 0, 0, 0, 0, {}
+local channels, messages, floor, unkept, bytes, each = 0, 0, 0, 0, 0, {}
 
 local function read(log, base, size)
   local reply = { base }
@@ -66,6 +66,7 @@ for i = 1, count do
       channels, messages = channels + 1, messages + size
       each[i] = 1
       redis.call('HINCRBY', meta, 'removed', stored)
+      if stored > (handed and size or 0) then unkept = math.max(unkept, last) end
       redis.call('UNLINK', log)
       redis.call('ZREM', updated, channel)
       redis.call('ZREM', sizes, channel)
@@ -79,9 +80,14 @@ for i = 1, count do
     end
   end
 end
-if floor > tonumber(redis.call('HGET', meta, 'floor') or 0) then redis.call('HSET', meta, 'floor', floor) end
-if channels > 0 and mode ~= 'count' and redis.call('EXISTS', sizes) == 0 then
-  local account = redis.call('HMGET', meta, 'sent', 'removed', 'restored') -- an empty shard: the account is right again
-  redis.call('HSET', meta, 'adjusted', (account[2] or 0) - (account[3] or 0) - (account[1] or 0))
+if channels > 0 and mode ~= 'count' then
+  -- Without `unkept` a version without it was at work: all that it removed may have gone without an archive.
+  local known_floor = tonumber(redis.call('HGET', meta, 'floor') or 0)
+  unkept = math.max(unkept, tonumber(redis.call('HGET', meta, 'unkept') or known_floor))
+  redis.call('HSET', meta, 'unkept', unkept, 'floor', math.max(known_floor, floor))
+  if redis.call('EXISTS', sizes) == 0 then -- an empty shard: the account is right again
+    local account = redis.call('HMGET', meta, 'sent', 'removed', 'restored')
+    redis.call('HSET', meta, 'adjusted', (account[2] or 0) - (account[3] or 0) - (account[1] or 0))
+  end
 end
 return { channels, messages, unpack(mode == 'remove' and {} or each) }

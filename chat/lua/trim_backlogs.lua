@@ -33,7 +33,7 @@ local function first_young(log, low, size)
   return low
 end
 
-local messages, lost, bytes, each = 0, 0, 0, {}
+local messages, lost, unkept, bytes, each = 0, 0, 0, 0, {}
 
 local function read(log, base, drop)
   local reply = { base }
@@ -76,6 +76,7 @@ for i = 1, count do
     local gone = math.max((known_size or 0) - size, 0)
     lost = lost + gone
     redis.call('HSET', trimmed, channel, base + drop + gone)
+    if size == drop and gone + (handed and 0 or drop) > 0 then unkept = math.max(unkept, base + drop + gone) end
     redis.call('ZADD', sizes, size - drop, channel)
     if size > drop then
       redis.call('ZADD', heads, sent_ms(log, 0), channel)
@@ -86,4 +87,6 @@ for i = 1, count do
   end
 end
 if messages + lost > 0 and mode == 'remove' then redis.call('HINCRBY', meta, 'removed', messages + lost) end
+local known = redis.call('HMGET', meta, 'unkept', 'floor') -- as in remove_channels.lua
+if unkept > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', unkept) end
 return { messages, unpack(each) }
