@@ -8,6 +8,8 @@ import os
 import random
 import re
 import sqlite3
+import subprocess
+import sys
 import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ import pytest
 from lab import Lab, bodies, keys
 from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
-from servers import run
+from servers import clean_environment, run
 
 from chat import ChatFullError, InvalidArgumentError, _restore
 from chat._archive_folder import Folder
@@ -591,6 +593,23 @@ def test_an_archive_that_cannot_be_read_is_one_line_and_bad_input(
     done = run("-m", "chat", "restore", str(folder), REDIS_URL=server.url)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert re.match(rf"chat: (no archive in )?{folder}", done.stderr)
+
+
+def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
+    sizing = f"exec {sys.executable} -m chat sizing --channels 10 --messages 2 --clients 2"
+    for output, code, said in (
+        ("> /dev/full", 2, "chat: [Errno 28] No space left on device\n"),
+        ("| :", 0, ""),
+    ):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{sizing} {output}"],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (code, said)
 
 
 @pytest.mark.parametrize("seed", range(12))
