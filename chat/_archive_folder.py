@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from chat._errors import ChatError, InvalidArgumentError
 from chat._keys import encode_text
-from chat._messages import encode_entry
+from chat._messages import encode_entry, sent_ms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from chat._messages import Message
 
-__all__ = ["INSERT", "Folder", "connect", "damaged", "has_form", "make_form", "row_of"]
+__all__ = ["INSERT", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
 
-# A hand-over is one transaction. A slice is what it has of one channel: log entries as in Redis, one a line,
-# compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
+# A hand-over is one transaction. A slice is what it has of one channel, about 1 MB at most: log entries as in Redis,
+# one a line, compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
 FORM = (
     "CREATE TABLE handover (number INTEGER PRIMARY KEY, run TEXT, epoch TEXT, kept_ms INTEGER)",
     "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, first_ms INTEGER, entries BLOB, handover INTEGER)",
@@ -33,6 +33,7 @@ FORM = (
 )
 INSERT = "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?, ?)"
 VERSION = 1  # of FORM, as SQLite's `user_version`
+SLICE = 1_000_000  # bytes of a slice, or one message
 PATIENCE = 10.0  # seconds to wait for another writer, less than the lease of a sweep
 
 
@@ -61,7 +62,7 @@ class Folder:
         failed: dict[str, Exception] = {}
         for channel, of_channel in messages.items():
             try:
-                rows.append(row_of(channel, of_channel))
+                rows += rows_of(channel, of_channel)
             except ValueError as error:  # something else wrote a message that no check could return
                 failed[channel] = error
         try:
@@ -114,16 +115,27 @@ def has_form(db: sqlite3.Connection, path: Path) -> bool:
     return bool(found)
 
 
-def row_of(channel: str, messages: tuple[Message, ...]) -> tuple[Any, ...]:
-    """Return what `INSERT` takes for a slice, but for its hand-over.
+def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ...]]:
+    """Yield what `INSERT` takes for the slices of a channel, but for their hand-over.
 
     Raises:
         ValueError: a message is none that can be sent.
     """
-    entries = [encode_entry(message) for message in messages]
-    first, last = messages[0], messages[-1]
-    first_ms = int(entries[0].partition(b":")[0])
-    return encode_text(channel), last.id, first.id, first_ms, zlib.compress(b"\n".join(entries))
+    entries: list[bytes] = []
+    last = size = 0
+    for message in messages:
+        entry = encode_entry(message)
+        if entries and size + len(entry) > SLICE:
+            yield _row(channel, last, entries)
+            entries, size = [], 0
+        entries.append(entry)
+        last, size = message.id, size + len(entry)
+    yield _row(channel, last, entries)
+
+
+def _row(channel: str, last: int, entries: list[bytes]) -> tuple[Any, ...]:
+    first = last - len(entries) + 1
+    return encode_text(channel), last, first, sent_ms_of(entries[0]), zlib.compress(b"\n".join(entries))
 
 
 def damaged(path: Path, reason: object) -> InvalidArgumentError:

@@ -8,7 +8,7 @@ import zlib
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chat._archive_folder import INSERT, connect, damaged, has_form, make_form, row_of
+from chat._archive_folder import INSERT, connect, damaged, has_form, make_form, rows_of
 from chat._archive_lines import DAMAGED, archived_lines
 from chat._arguments import name_of
 from chat._errors import InvalidArgumentError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Slice"]
 
-LARGEST = 128 * 1024 * 1024  # bytes of a slice; a hand-over is about 1 MB, or one message of at most 64 MiB
+LARGEST = 80 * 1024 * 1024  # bytes of a slice, packed or not: a message has at most 64 MiB
 
 
 class Slice(NamedTuple):
@@ -72,6 +72,7 @@ class Reader:
             for path in sorted(folder.glob("????-??-*.sqlite3")):
                 try:
                     db = opened.enter_context(closing(connect(path, "rw" if _writable(path) else "ro")))
+                    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
                     db.execute("PRAGMA query_only = ON")
                     if has_form(db, path):
                         self._files.append((path, db))
@@ -130,8 +131,8 @@ def _converted(path: Path) -> sqlite3.Connection:
     make_form(db)
     db.execute("INSERT INTO handover VALUES (1, '', '', 0)")
     try:
-        rows = ((*row_of(channel, (message,)), 1) for channel, message in archived_lines(path))
-        db.executemany(INSERT, rows)
+        for channel, message in archived_lines(path):
+            db.executemany(INSERT, ((*row, 1) for row in rows_of(channel, (message,))))
     except (*DAMAGED, zlib.error, sqlite3.Error) as error:
         db.close()
         raise damaged(path, error) from error

@@ -243,6 +243,16 @@ def test_what_no_check_could_return_is_not_kept_and_the_rest_is(tmp_path: Path) 
     assert [row[:2] for row in kept(tmp_path)] == [("lobby", 1), ("lobby", 2), ("lobby", 3)]
 
 
+def test_a_hand_over_of_large_messages_is_kept_in_several_slices(tmp_path: Path) -> None:
+    """Whoever reads them needs memory for one at a time."""
+    large = tuple(Message(number, time_of(10**12 + number), "x" * 400_000) for number in range(1, 6))
+    assert not Folder(tmp_path).keep(0, {"lobby": large})
+    with Reader(tmp_path) as archive:
+        parts = archive.slices(b"lobby")
+    assert [(part.last, len(part.entries())) for part in parts] == [(5, 1), (4, 2), (2, 2)]
+    assert [row[1] for row in kept(tmp_path)] == [1, 2, 3, 4, 5]
+
+
 def test_only_its_owner_may_read_the_archive(tmp_path: Path) -> None:
     Folder(tmp_path / "new" / "archive").keep(0, messages(3))
     (path,) = (tmp_path / "new" / "archive").glob("*.sqlite3")
