@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from io import TextIOWrapper
@@ -40,7 +41,7 @@ examples:
   chat restore /var/lib/pollchat --channel lobby --dry-run
   chat sizing --channels 1M --messages 20 --clients 2
 
-exit codes: 0 done, 2 bad input or setting, 3 Redis unreachable, 4 refused (Redis is full, say)
+exit codes: 0 done, 2 bad input, setting or file, 3 Redis unreachable, 4 refused (Redis is full, say)
 Settings come from the environment or .env, REDIS_URL first of all."""
 
 
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_env()
         url = settings.redis_url
         options.run(options, settings)
+        sys.stdout.flush()
     except (SettingsError, InvalidArgumentError) as error:
         return _fail(BAD_INPUT, str(error))
     except (RedisConnectionError, RedisTimeoutError) as error:
@@ -62,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChatFullError, ChatError, RedisError) as error:
         return _fail(REFUSED, str(error))
     except BrokenPipeError:  # `chat check ... | head`
-        sys.stderr.close()
+        _drop_output()
+    except OSError as error:  # a file that cannot be read, or written
+        _drop_output()
+        return _fail(BAD_INPUT, str(error))
     except KeyboardInterrupt:
         print(file=sys.stderr)
     return OK
@@ -161,6 +166,14 @@ def _line(message: Message) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Drop what cannot be written to stdout: Python would try again at its exit, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(code: int, line: str) -> int:

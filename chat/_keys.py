@@ -12,7 +12,9 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
     chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check
     chat:{s}:meta             HASH    epoch (random, made once), floor (highest id of any channel removed),
-                                      clients (connected), sent, removed (messages, ever; the rest is stored),
+                                      unkept (highest id removed without an archive as the last of its channel),
+                                      clients (connected), sent, removed, restored (messages, ever), adjusted (what
+                                      a lost key made wrong): sent - removed + restored + adjusted are stored,
                                       done:<index> -> ms when a sweep last found nothing due there
     chat:{s}:sent:0, sent:1   HASH    token -> id, in the even and odd dedupe windows; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL

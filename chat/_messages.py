@@ -26,8 +26,13 @@ __all__ = [
     "decode_presence",
     "decode_slice",
     "encode_body",
+    "encode_entry",
+    "is_entry",
+    "sent_ms_of",
+    "time_of",
 ]
 
+LATEST = 2**43  # ms since 1970 that a message may be stamped with: in the year 2248
 MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
 # epoch, channel, time and id of the last message read
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
@@ -130,6 +135,34 @@ def _depth(encoded: bytes) -> int:
         depth += (byte in b"[{") - (byte in b"]}")
         deepest = max(deepest, depth)
     return deepest
+
+
+def encode_entry(message: Message) -> bytes:
+    """Return the log entry of a message, ``<sent ms>:<json>``.
+
+    Raises:
+        ValueError: it is none that can be sent.
+    """
+    sent_ms, body = round(message.sent_at.timestamp() * 1000), encode_text(_dumps(message.body))
+    if not 0 <= sent_ms < LATEST or _depth(body) > MAX_DEPTH:
+        problem = "not a message that can be sent"
+        raise ValueError(problem)
+    return b"%d:%s" % (sent_ms, body)
+
+
+def sent_ms_of(entry: bytes) -> int:
+    """Return the time of a log entry."""
+    return int(entry.partition(b":")[0])
+
+
+def is_entry(entry: bytes) -> bool:
+    """Return whether a log entry is one that a send may have stored."""
+    sent_ms, _, body = entry.partition(b":")
+    try:
+        encoded = encode_body(_loads(decode_text(body)), len(body))
+        return b"%d:%s" % (int(sent_ms), encoded) == entry and 0 <= int(sent_ms) < LATEST
+    except (ValueError, RecursionError):
+        return False
 
 
 def decode_entry(message_id: int, entry: bytes) -> Message:

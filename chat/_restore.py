@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._archive import Folder, read
+from chat._archive_reader import Reader
 from chat._errors import InvalidArgumentError
-from chat._keys import Keys, encode_text
+from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
-from chat._messages import encode_body
+from chat._messages import sent_ms_of, time_of
+from chat._nodes import Command, all_of
 from chat._requests import full
 from chat._scripts import RESTORE
 from chat.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
+    from chat._archive_reader import Slice
     from chat._nodes import Client
 
 __all__ = ["Restored", "restore"]
 
-TOGETHER = 100  # messages that one call puts back
-ENDLESS = 2**62  # bytes: what was stored once is not too long
+TOGETHER, LARGEST = 100, 1_000_000  # messages, and bytes or one message, that one call puts back
+GAP = "the ids between are not in the archive"
+GIVEN = "later ids of the channel are not in the archive"
+OTHER = "their ids mean other messages here"
+CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 
 
 @dataclass(slots=True)
@@ -39,14 +45,18 @@ class Restored:
         first: id of the oldest message that was put back, or 0.
         last: id of the newest.
         messages: that were put back.
-        left: archived messages that were not, as the ids between them and the log are not in the archive.
+        stored: archived messages that were there already.
+        left: archived messages that do not join on to what is there.
+        reason: why the first of these does not.
     """
 
     channel: str
     first: int = 0
     last: int = 0
     messages: int = 0
+    stored: int = 0
     left: int = 0
+    reason: str = ""
 
 
 def restore(
@@ -61,84 +71,174 @@ def restore(
     """Read an archive back into Redis, newest messages first.
 
     The clients of a channel keep their positions: who had not read a message gets it. A channel that is gone comes
-    back with its ids and goes on above them. What is stored already is passed over, so a restore may be repeated.
+    back with its ids and goes on above all it was ever given; where the archive lacks the last of them, it stays gone.
+    What is stored already is passed over, so a restore may be repeated.
 
     Args:
         client: a redis-py client.
-        folder: that ``CHAT_ARCHIVE`` named.
+        folder: that ``CHAT_ARCHIVE`` named; nothing is written into it.
         channels: names, none for all.
-        days: such as ``2026-11-24``, none for all.
+        days: such as ``2026-11-24``, in UTC, on which messages were sent; none for all.
         dry_run: say what would come back, change nothing.
         settings: prefix and shards; None for ``Settings()``.
 
     Raises:
-        InvalidArgumentError: there is no archive; nothing was restored.
+        InvalidArgumentError: there is no archive, or it is damaged; what came before the damage was restored.
         ChatFullError: Redis is out of memory; what fitted in was restored.
     """
     settings = settings or Settings()
     keys = Keys(settings.prefix, settings.shards)
-    files = [path for path in Folder(folder).files() if not days or path.parent.name in days]
-    if not files:
-        message = f"no archive in {folder}{' of these days' if days else ''}, must be a folder that CHAT_ARCHIVE named"
+    wanted = {_day(day) for day in days}
+    found: list[Restored] = []
+    with Reader(folder) as archive:
+        confirm_shards(client, keys, fix=not dry_run)
+        for name in archive.channels():
+            if not channels or decode_name(name) in channels:
+                channel = _Channel(client, keys, name, wanted, dry_run=dry_run)
+                channel.put_back(archive.slices(name))
+                found.append(channel.restored)
+    found = [channel for channel in found if channel.messages or channel.stored or channel.left]
+    if days and not found:
+        message = f"no archive in {folder} of these days, must be days on which archived messages were sent"
         raise InvalidArgumentError(message)
-    confirm_shards(client, keys, fix=not dry_run)
-    found: dict[str, _Channel] = {}
-    for path in files:
-        rows = sorted(read(path), key=lambda row: (row["channel"], row["id"]))
-        for name, of_channel in groupby(rows, key=lambda row: row["channel"]):
-            if not channels or name in channels:
-                channel = found.setdefault(name, _Channel(client, keys, name, dry_run=dry_run))
-                channel.put_back({row["id"]: row for row in of_channel})
-    return [channel.restored for channel in found.values()]
+    return found
 
 
 class _Channel:
     """A channel that gets its messages back, from the newest down."""
 
-    def __init__(self, client: Client, keys: Keys, channel: str, *, dry_run: bool) -> None:
-        self.restored = Restored(channel)
-        self._client, self._name, self._dry_run = client, encode_text(channel), dry_run
-        shard = keys.shard_of(self._name)
-        names = ("updated", "sizes", "heads", "trimmed", "meta")
-        self._keys = keys.of_channels(shard, [self._name], "log") + keys.of_shard(shard, *names)
-        stored = client.hget(self._keys[4], self._name)
-        self._base = None if stored is None else int(stored)
+    def __init__(self, client: Client, keys: Keys, name: bytes, days: Collection[date], *, dry_run: bool) -> None:
+        self.restored = Restored(decode_name(name))
+        self._client, self._name, self._days, self._dry_run = client, name, days, dry_run
+        shard = keys.shard_of(name)
+        indexes = keys.of_shard(shard, "updated", "sizes", "heads", "polled", "trimmed", "meta")
+        self._keys = keys.of_channels(shard, [name], "log") + indexes
+        log, *_, trimmed, meta = self._keys
+        commands = [
+            Command(trimmed, ("HGET", trimmed, name)),
+            Command(log, ("LLEN", log)),
+            Command(meta, ("HGET", meta, "epoch")),
+        ]
+        base, size, epoch = all_of(client, commands)
+        self._base = None if base is None else int(base)  # id of the newest message that is not stored
+        self._top = int(base or 0) + size  # and of the newest that is
+        self._epoch = str(epoch or b"", "ascii")
 
-    def put_back(self, rows: dict[int, Any]) -> None:
-        """Put back those that join on to what is there, and count those that do not."""
-        if self._base is None:
-            self._base = max(rows)
-        while block := self._block(rows):
-            if not self._dry_run:
-                self._write(block)
-            done = self.restored
-            done.last, done.first = done.last or self._base, self._base - len(block) + 1
-            done.messages += len(block)
-            self._base -= len(block)
-        self.restored.left += sum(message_id <= self._base for message_id in rows)
+    def put_back(self, slices: list[Slice]) -> None:
+        """Put back what joins on to what is there, and count what does not."""
+        by_epoch: dict[str, list[Slice]] = defaultdict(list)
+        for slice_ in slices:
+            by_epoch[slice_.epoch].append(slice_)
+        newest = {epoch: max(slice_.kept_ms for slice_ in of_epoch) for epoch, of_epoch in by_epoch.items()}
+        begin = self._base is None
+        for epoch in sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True):
+            self._join(_rows(by_epoch[epoch]), known=epoch == self._epoch != "", begin=begin)
+            begin = False
 
-    def _block(self, rows: dict[int, Any]) -> list[bytes]:
-        """Return the entries that end where the log begins, oldest first."""
-        ids = range(self._base or 0, max(0, (self._base or 0) - TOGETHER), -1)
-        return [_entry(rows[message_id]) for message_id in _run(ids, rows)][::-1]
+    def _join(self, rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
+        """Put back messages of one epoch.
 
-    def _write(self, block: list[bytes]) -> None:
+        Args:
+            rows: ids and entries, newest first.
+            known: the channel's ids are of that epoch; otherwise they join on only where one of them is stored.
+            begin: the channel is gone, and may begin with the newest of them.
+        """
+        newest = next(rows)
+        begin = begin and self._is_wanted(newest[1])
+        joins, follows = True, 0
+        top = newest[0] if begin else self._top
+        for last, block in self._blocks(chain([newest], rows), top, GAP if known and self._base is None else OTHER):
+            vouched = known or begin or last > (self._base or 0) or last == follows
+            reason = self._reason(last, begin=begin, known=known)
+            joins = joins and vouched and self._write(last, block, begin=begin, follows=follows)
+            if joins:
+                follows = self._count(last, len(block))
+                known, begin = known or begin, False
+            else:
+                self._leave(len(block), reason)
+
+    def _blocks(self, rows: Iterable[tuple[int, bytes]], top: int, reason: str) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield what one call takes: the id of its last message, and entries of ids without a gap, oldest first.
+
+        Messages above `top` are left for that reason.
+        """
+        block: list[bytes] = []
+        last = size = 0
+        for message_id, entry in rows:
+            if not self._is_wanted(entry):
+                continue
+            if message_id > top:
+                self._leave(1, reason)
+                continue
+            if block and (message_id != last - len(block) or len(block) == TOGETHER or size + len(entry) > LARGEST):
+                yield last, block[::-1]
+                block = []
+            if not block:
+                last, size = message_id, 0
+            block.append(entry)
+            size += len(entry)
+        if block:
+            yield last, block[::-1]
+
+    def _write(self, last: int, block: list[bytes], *, begin: bool, follows: int) -> bool:
+        """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
+        if self._dry_run and last == follows == self._base:
+            return True  # it would join on to the block before, which is not there
         try:
-            done, *_ = RESTORE(self._client, self._keys, (self._name, self._base, *block))
+            (joins,) = RESTORE(self._client, self._keys, (self._name, last, int(begin), int(self._dry_run), *block))
         except OutOfMemoryError as error:
             raise full() from error
-        if not done:
-            message = f"channel {self.restored.channel!r} changed while it was restored: do it again"
-            raise InvalidArgumentError(message)
+        return bool(joins)
+
+    def _count(self, last: int, count: int) -> int:
+        """Count messages that are there now; return the id below them."""
+        if self._base is None:
+            self._base = self._top = last
+        below, done = last - count, self.restored
+        missing = max(0, min(last, self._base) - below)
+        done.stored += count - missing
+        if missing:
+            done.last = done.last or below + missing
+            done.first = below + 1
+            done.messages += missing
+            self._base = below
+        return below
+
+    def _leave(self, count: int, reason: str) -> None:
+        self.restored.left += count
+        self.restored.reason = self.restored.reason or reason
+
+    def _reason(self, last: int, *, begin: bool, known: bool) -> str:
+        """Return why messages would not join on."""
+        if begin:
+            return GIVEN
+        if not known or self._base is None or last > self._base:
+            return OTHER
+        return GAP if last < self._base else CHANGED
+
+    def _is_wanted(self, entry: bytes) -> bool:
+        return not self._days or time_of(sent_ms_of(entry)).date() in self._days
 
 
-def _run(ids: range, rows: dict[int, Any]) -> Iterator[int]:
-    for message_id in ids:
-        if message_id not in rows:
-            return
-        yield message_id
+def _rows(slices: list[Slice]) -> Iterator[tuple[int, bytes]]:
+    """Yield the ids and entries of a channel, newest first, each id once.
+
+    Slices overlap where a run was killed between hand-over and removal. Where a server lost its newest messages and
+    gave their ids again, the later message counts.
+    """
+    ahead: dict[int, bytes] = {}
+    for slice_ in slices:  # in the order of their newest ids
+        for message_id in sorted((known for known in ahead if known > slice_.last), reverse=True):
+            yield message_id, ahead.pop(message_id)
+        entries = slice_.entries()
+        for message_id, entry in enumerate(entries, slice_.last - len(entries) + 1):
+            ahead[message_id] = max(entry, ahead.get(message_id, entry), key=sent_ms_of)
+    yield from sorted(ahead.items(), reverse=True)
 
 
-def _entry(row: dict[str, Any]) -> bytes:
-    sent_ms = round(datetime.fromisoformat(row["sent_at"]).timestamp() * 1000)
-    return b"%d:%s" % (sent_ms, encode_body(row["body"], ENDLESS))
+def _day(day: str) -> date:
+    try:
+        return date.fromisoformat(day)
+    except (TypeError, ValueError):
+        message = f"day is {day!r}, must be a date such as 2026-11-24"
+        raise InvalidArgumentError(message) from None

@@ -23,9 +23,10 @@ __all__ = ["add_restore"]
 
 def add_restore(parser: argparse.ArgumentParser) -> None:
     """Give the command its arguments."""
-    parser.add_argument("folder", type=Path, help="that CHAT_ARCHIVE named")
-    parser.add_argument("--channel", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("--day", action="append", default=[], metavar="YYYY-MM-DD", help="only this one, likewise")
+    again = "may be repeated"
+    parser.add_argument("folder", type=Path, help="that CHAT_ARCHIVE named; nothing is written into it")
+    parser.add_argument("--channel", action="append", default=[], metavar="NAME", help=f"only this one; {again}")
+    parser.add_argument("--day", action="append", default=[], metavar="YYYY-MM-DD", help=f"only this one; {again}")
     parser.add_argument("--dry-run", action="store_true", help="say what would come back, change nothing")
     parser.add_argument("--json", action="store_true", help="a JSON object for each channel")
     parser.set_defaults(run=_restore)
@@ -53,5 +54,5 @@ def _line(restored: Restored, *, dry_run: bool) -> str:
     if restored.messages:
         line += f", ids {restored.first} to {restored.last}"
     if restored.left:
-        line += f"; {restored.left} older ones are not, as ids between are not in the archive"
+        line += f"; {restored.left} {'would not' if dry_run else 'are not'}: {restored.reason}"
     return line

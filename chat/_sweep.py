@@ -15,7 +15,7 @@ from chat._errors import InvalidArgumentError
 from chat._handover import HandOver
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
-from chat._nodes import raise_first
+from chat._nodes import Command, all_of, raise_first
 from chat._report import Report
 from chat._runs import recorded
 from chat._scripts import DUE, RELEASE, Script, together
@@ -154,7 +154,8 @@ class Sweep:
         while names := reply[2 : 2 + self._most]:
             handed: dict[bytes, int] = {}
             if self._handover and self._handover.archive:
-                handed = self._handover.keep(shard, names, self._read(rule, shard, names))
+                epoch, slices = self._epoch(shard), self._read(rule, shard, names)  # in this order
+                handed = self._handover.keep(shard, names, slices, epoch=epoch, run=self._owner)
             # Of a dry run nothing moves, and a refused channel stays where it is, too: turn the page.
             offset += len(names) if self._dry_run else len(tally.refused.intersection(names))
             names = [name for name in names if name not in tally.refused]
@@ -187,6 +188,15 @@ class Sweep:
         _, slices, errors = rule.script(self._client, *self._call(rule, shard, names, "read"))
         self._refuse(names, errors)
         return list(slices)
+
+    def _epoch(self, shard: int) -> str:
+        """Return the epoch of a shard's ids, made as a check makes it where there is none."""
+        (meta,) = self._keys.of_shard(shard, "meta")
+        (epoch,) = all_of(self._client, [Command(meta, ("HGET", meta, "epoch"))])
+        if epoch is None:
+            made = Command(meta, ("HSETNX", meta, "epoch", secrets.token_hex(6)))
+            _, epoch = all_of(self._client, [made, Command(meta, ("HGET", meta, "epoch"))])
+        return str(epoch, "ascii")
 
     def _account(self, names: list[bytes], counts: list[int], of_names: list[Any], errors: list[Any]) -> None:
         """Count what a batch removed, and tell the hook.

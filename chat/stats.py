@@ -32,6 +32,7 @@ class ShardStats:
         clients: connected, each counted once per channel.
         sent: messages, ever; counted from zero again when Redis was emptied.
         removed: messages, ever, by sweeps and by the hard backlog.
+        restored: messages, ever, that came back from an archive.
         idle: channels due to be removed.
         over_backlog: channels due to be trimmed by count.
         too_old: channels due to be trimmed by age.
@@ -44,6 +45,7 @@ class ShardStats:
     clients: int
     sent: int
     removed: int
+    restored: int
     idle: int
     over_backlog: int
     too_old: int
@@ -93,6 +95,7 @@ class Stats:
         clients: connected.
         sent: messages, ever.
         removed: messages, ever.
+        restored: messages, ever.
         sweeps: by name, ``clean_channels`` and so on.
         memory_used: bytes that Redis uses, for all that is in it; of a cluster, the server that has least room.
         memory_limit: bytes that it may use, 0 for no limit.
@@ -104,6 +107,7 @@ class Stats:
     clients: int
     sent: int
     removed: int
+    restored: int
     sweeps: dict[str, SweepStats]
     memory_used: int
     memory_limit: int
@@ -130,7 +134,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     for shard in range(settings.shards):
         updated, meta = keys.of_shard(shard, "updated", "meta")
         commands.append(Command(updated, ("ZCARD", updated)))
-        commands.append(Command(meta, ("HMGET", meta, "clients", "sent", "removed", *marks)))
+        commands.append(Command(meta, ("HMGET", meta, *ACCOUNT, *marks)))
     record, *replies = all_of(client, commands)
     now_ms, memory_used, memory_limit = _servers(client)
     due, overdue_ms = _due(client, keys, rules)
@@ -141,7 +145,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     sweeps = {}
     for sweep in ("clean_channels", "clean_backlog", "clean_clients"):
         columns = [column for column, (_, _, _, by) in enumerate(rules) if by == sweep]
-        done = [replies[2 * shard + 1][3 + column] for shard in range(settings.shards) for column in columns]
+        done = [replies[2 * shard + 1][len(ACCOUNT) + column] for shard in range(settings.shards) for column in columns]
         last = last_run(record, sweep)
         sweeps[sweep] = SweepStats(
             due=sum(due[shard][column] for shard in range(settings.shards) for column in columns),
@@ -162,7 +166,8 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     )
 
 
-SUMS = ("channels", "messages", "clients", "sent", "removed")
+SUMS = ("channels", "messages", "clients", "sent", "removed", "restored")
+ACCOUNT = ("clients", "sent", "removed", "restored", "adjusted")  # fields of `meta`, see chat/_keys.py
 
 
 def _servers(client: Client) -> tuple[int, int, int]:
@@ -205,15 +210,16 @@ def _due(client: Client, keys: Keys, rules: list[Any]) -> tuple[list[list[int]],
 
 
 def _shard(shard: int, channels: int, meta: list[Any], due: list[int]) -> ShardStats:
-    clients, sent, removed = (int(value or 0) for value in meta[:3])
+    clients, sent, removed, restored, adjusted = (int(value or 0) for value in meta[: len(ACCOUNT)])
     idle, expired, over_backlog, *too_old = due
     return ShardStats(
         shard=shard,
         channels=channels,
-        messages=max(0, sent - removed),
+        messages=max(0, sent - removed + restored + adjusted),
         clients=max(0, clients),
         sent=sent,
         removed=removed,
+        restored=restored,
         idle=idle,
         over_backlog=over_backlog,
         too_old=sum(too_old),

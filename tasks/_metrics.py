@@ -44,6 +44,7 @@ WHOLE: tuple[tuple[str, str, Callable[[Stats], float]], ...] = (
     ("chat_clients", "Clients connected, each counted once per channel.", lambda stats: stats.clients),
     ("chat_messages_sent_total", "Messages sent.", lambda stats: stats.sent),
     ("chat_messages_removed_total", "Messages removed.", lambda stats: stats.removed),
+    ("chat_messages_restored_total", "Messages put back from an archive.", lambda stats: stats.restored),
     (
         "chat_channels_removed_total",
         "Channels removed.",

@@ -31,6 +31,7 @@ ON_CLUSTER = {
     "test_presence",
     "test_properties",
     "test_recovery",
+    "test_restore",
     "test_send",
     "test_stats",
     "test_wait",

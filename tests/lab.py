@@ -13,10 +13,14 @@ from zlib import crc32
 from redis.cluster import RedisCluster
 
 from chat import AsyncChat, Chat, Settings
+from chat._archive_reader import Reader
+from chat._keys import decode_text
+from chat._messages import decode_slice
 from chat.connection import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from chat.connection import Client
 
@@ -129,6 +133,18 @@ def at_once(work: Callable[[], Any], count: int = 4) -> None:
 
 def bodies(check: Any) -> list[Any]:
     return [message.body for message in check]
+
+
+def kept(folder: Path) -> list[tuple[str, int, Any]]:
+    """Return channel, id and body of each message in an archive."""
+    with Reader(folder) as archive:
+        found = [
+            (decode_text(name), message.id, message.body)
+            for name in archive.channels()
+            for part in archive.slices(name)
+            for message in decode_slice(part.last, *part.entries())
+        ]
+    return sorted(found, key=lambda message: message[:2])
 
 
 def keys(redis: Client, pattern: str = "*") -> list[bytes]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+import os
 import random
 import re
 import signal
+import sqlite3
 import sys
+import threading
+from contextlib import closing
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from lab import Lab, bodies, calls, keys
+from lab import Lab, bodies, calls, kept, keys
 from servers import ROOT, Program, Server, eventually, run
 
 import tasks.cleaning
-from chat import InvalidArgumentError, SettingsError, _archive, _handover, _restore, _sweep
-from chat._archive import Folder, read
-from chat._restore import restore
+from chat import InvalidArgumentError, SettingsError, _archive, _handover, _sweep
+from chat._archive_folder import Folder
+from chat._archive_reader import Reader
+from chat._messages import Message, decode_slice, time_of
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
 from chat.stats import read_stats
 
@@ -31,12 +34,6 @@ if TYPE_CHECKING:
     from chat.connection import Client
 
 ROOMS = [f"room {number}" for number in range(12)]
-
-
-def kept(folder: Path) -> list[tuple[str, int, Any]]:
-    """Return channel, id and body of what is in an archive."""
-    rows = [row for path in Folder(folder).files() for row in read(path)]
-    return sorted((row["channel"], row["id"], row["body"]) for row in rows)
 
 
 @pytest.fixture
@@ -64,12 +61,9 @@ def test_the_messages_of_an_idle_channel_are_kept(archived: Lab, folder: Path) -
     report = clean_channels(archived.redis, settings=archived.settings)
     assert (report.channels, report.messages, report.archived) == (1, 3, 3)
     assert not archived.traces("lobby")
-    (path,) = Folder(folder).files()
-    rows = list(read(path))
-    assert [(row["id"], row["body"]) for row in rows] == [(message.id, message.body) for message in sent]
-    assert rows[0]["sent_at"] == sent[0].sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    assert path.parent.name == f"{sent[0].sent_at:%Y-%m-%d}"
-    assert path.stat().st_mode & 0o077 == 0
+    with Reader(folder) as archive:
+        (part,) = archive.slices(b"lobby")
+    assert decode_slice(part.last, *part.entries()) == tuple(sent)
 
 
 def test_messages_too_old_are_kept(archived: Lab, folder: Path) -> None:
@@ -121,8 +115,8 @@ class Meanwhile(Folder):
 
     happens: Any = staticmethod(lambda: None)
 
-    def keep(self, shard: int, messages: Any) -> Any:
-        answer = super().keep(shard, messages)
+    def keep(self, shard: int, messages: Any, **more: Any) -> Any:
+        answer = super().keep(shard, messages, **more)
         Meanwhile.happens()
         Meanwhile.happens = staticmethod(lambda: None)
         return answer
@@ -173,18 +167,19 @@ def test_a_failing_archive_keeps_its_messages_and_the_rest_of_the_sweep_goes_on(
     assert (sweep.success_age, sweep.due) == (None, 2)
 
 
-@pytest.mark.parametrize("kind", ["a file in its place", "a folder that is a file"])
+@pytest.mark.parametrize("kind", ["a file in its place", "a file of something else in it"])
 def test_a_folder_that_cannot_be_written_keeps_everything_in_redis(archived: Lab, folder: Path, kind: str) -> None:
-    sent = archived.send("lobby", "m1")
-    archived.send_all("lobby", 4, start=2)
     if kind == "a file in its place":
         folder.write_text("")
     else:
-        folder.mkdir()
-        (folder / f"{sent.sent_at:%Y-%m-%d}").write_text("")
+        archived.send_all("tea", 4)
+        clean_backlog(archived.redis, settings=archived.settings)
+        (path,) = folder.glob("*.sqlite3")
+        path.write_bytes(b"a letter to a friend\n" * 100)
+    archived.send_all("lobby", 5)
     report = clean_backlog(archived.redis, settings=archived.settings)
     assert (report.messages, report.archived, report.due) == (0, 0, 1)
-    assert report.error.startswith("channel 'lobby': not archived: ")
+    assert re.match(rf"channel 'lobby': not archived: \w+: .*{folder}", report.error)
     assert len(archived.chat.read_history("lobby")) == 5
 
 
@@ -199,21 +194,132 @@ def test_a_function_that_is_none_fails_the_run_and_removes_nothing(redis: Client
     assert len(lab.chat.read_history("lobby")) == 5
 
 
-def test_what_a_killed_writer_left_behind_is_cut_off(archived: Lab, folder: Path) -> None:
-    archived.send_all("lobby", 4)
+def messages(count: int, channel: str = "lobby", last: int = 0) -> dict[str, tuple[Message, ...]]:
+    """Return a hand-over of one channel."""
+    ids = range((last or count) - count + 1, (last or count) + 1)
+    return {channel: tuple(Message(number, time_of(10**12 + number), f"m{number}") for number in ids)}
+
+
+@pytest.mark.parametrize("writable", [True, False], ids=["writable", "read only"])
+def test_what_a_killed_writer_left_behind_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, writable: bool
+) -> None:
+    """The writer dies when half of its hand-over is in the file: pages that are no longer in its memory."""
+    folder = tmp_path / "archive"
+    assert not Folder(folder).keep(0, messages(3))
+    program = (
+        "import os, pathlib, signal, sqlite3, sys\n"
+        "(path,) = pathlib.Path(sys.argv[1]).glob('*.sqlite3')\n"
+        "db = sqlite3.connect(path, isolation_level=None)\n"
+        "db.executescript('PRAGMA journal_mode=TRUNCATE; PRAGMA cache_size=1; BEGIN IMMEDIATE')\n"
+        "db.execute('DELETE FROM slice')\n"
+        "for number in range(1000):\n"
+        "    db.execute('INSERT INTO slice VALUES (?, ?, 1, 1, ?, 1)', (b'torn', number, os.urandom(2000)))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert run("-c", program, str(folder)).returncode == -signal.SIGKILL
+    (path,) = folder.glob("*.sqlite3")
+    torn = path.stat().st_size
+    assert torn > 1_000_000
+    if writable:
+        assert not Folder(folder).keep(0, messages(2, last=5))
+        assert [number for _, number, _ in kept(folder)] == [1, 2, 3, 4, 5]
+    else:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(
+            InvalidArgumentError,
+            match=r"\.sqlite3 cannot be read as an archive: its writer was killed.*: copy the folder",
+        ):
+            kept(folder)
+        assert path.stat().st_size == torn
+
+
+def test_what_no_check_could_return_is_not_kept_and_the_rest_is(tmp_path: Path) -> None:
+    """Something else wrote into Redis: restored, it would make each check of its channel fail."""
+    deep: Any = []
+    for _ in range(101):
+        deep = [deep]
+    strange = {
+        name: (Message(1, time_of(sent_ms), body),)
+        for name, sent_ms, body in (("nan", 1, float("nan")), ("deep", 1, deep), ("late", 2**43, 1), ("early", -1, 1))
+    }
+    failed = Folder(tmp_path).keep(0, strange | messages(3))
+    assert failed.keys() == strange.keys()
+    assert [row[:2] for row in kept(tmp_path)] == [("lobby", 1), ("lobby", 2), ("lobby", 3)]
+
+
+def test_a_hand_over_of_large_messages_is_kept_in_several_slices(tmp_path: Path) -> None:
+    """Whoever reads them needs memory for one at a time."""
+    large = tuple(Message(number, time_of(10**12 + number), "x" * 400_000) for number in range(1, 6))
+    assert not Folder(tmp_path).keep(0, {"lobby": large})
+    with Reader(tmp_path) as archive:
+        parts = archive.slices(b"lobby")
+    assert [(part.last, len(part.entries())) for part in parts] == [(5, 1), (4, 2), (2, 2)]
+    assert [row[1] for row in kept(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_only_its_owner_may_read_the_archive(tmp_path: Path) -> None:
+    Folder(tmp_path / "new" / "archive").keep(0, messages(3))
+    (path,) = (tmp_path / "new" / "archive").glob("*.sqlite3")
+    assert [found.stat().st_mode & 0o777 for found in path.parent.iterdir()] == [0o600, 0o600]  # a journal beside it
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_processes_of_one_host_keep_into_one_file(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from chat._archive_folder import Folder\n"
+        "from chat._messages import Message, time_of\n"
+        "for number in range(1, 51):\n"
+        "    kept = {sys.argv[2]: (Message(number, time_of(10**12), 'x' * 500),)}\n"
+        "    assert not Folder(pathlib.Path(sys.argv[1])).keep(0, kept)\n"
+    )
+    folder = tmp_path / "archive"
+    done: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda name=name: done.append(run("-c", program, str(folder), name)))
+        for name in ("a", "b", "c")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 3
+    assert len(list(folder.glob("*.sqlite3"))) == 1
+    assert [(name, number) for name, number, _ in kept(folder)] == sorted(
+        (name, number) for name in ("a", "b", "c") for number in range(1, 51)
+    )
+
+
+def test_an_archive_is_searched_by_channel_and_by_run(archived: Lab, folder: Path) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 5)
     clean_backlog(archived.redis, settings=archived.settings)
-    (path,) = Folder(folder).files()
-    whole = path.read_bytes()
-    path.with_suffix(".length").write_text(str(len(whole)))
-    path.write_bytes(whole + gzip.compress(b'{"channel": "lob')[:-5])
-    assert [number for _, number, _ in kept(folder)] == [1]
-    path.with_suffix(".length").write_text(str(len(whole)))
-    path.write_bytes(whole + b"\x1f\x8b torn")
-    archived.send_all("lobby", 1, start=5)
+    (path,) = folder.glob("*.sqlite3")
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT first, last FROM slice WHERE channel = ?", (b"room 3",)).fetchall()
+        runs = db.execute("SELECT DISTINCT run, epoch <> '' FROM handover").fetchall()
+        by_run = "EXPLAIN QUERY PLAN SELECT * FROM slice JOIN handover ON number = handover WHERE run = ?"
+        plan = [row[3] for row in db.execute(by_run, runs[0][:1])]
+    assert found == [(1, 2)]
+    assert (len(runs), len(runs[0][0]), runs[0][1]) == (1, 16, 1)
+    assert all(step.startswith("SEARCH") for step in plan)
+
+
+def test_a_sweep_makes_the_epoch_of_a_shard_that_nobody_checked(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 5)
     clean_backlog(archived.redis, settings=archived.settings)
-    assert [number for _, number, _ in kept(folder)] == [1, 2]
-    with gzip.open(path) as lines:
-        assert len([json.loads(line) for line in lines]) == 2
+    with Reader(folder) as archive:
+        (part,) = archive.slices(b"lobby")
+    assert part.epoch == archived.check("bob", "lobby").cursor.split("-")[0]
+
+
+@pytest.mark.parametrize("name", ["\ud800\udc00", "\U00010000", "{x}:\n"])
+def test_lone_surrogates_side_by_side_stay_what_they_are(archived: Lab, folder: Path, name: str) -> None:
+    for number in range(4):
+        archived.send(name, {name: [name, number]})
+    clean_backlog(archived.redis, settings=archived.settings)
+    assert kept(folder) == [(name, 1, {name: [name, 0]})]
 
 
 def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_path: Path) -> None:
@@ -227,8 +333,8 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
             "from chat.cleaning import clean_backlog\n"
             "from chat.connection import connect\n"
             "class Deadly(_archive.Folder):\n"
-            "    def keep(self, shard, messages):\n"
-            "        super().keep(shard, messages)\n"
+            "    def keep(self, shard, messages, **more):\n"
+            "        super().keep(shard, messages, **more)\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "_archive.Folder = Deadly\n"
             "settings = Settings.from_env()\n"
@@ -242,7 +348,7 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
         assert [number for _, number, _ in kept(tmp_path / "archive")] == [1, 2]
         eventually(lambda: client.delete(lab.key("lobby", "lease:clean_backlog")) or True)
         assert clean_backlog(client, settings=lab.settings).messages == 2
-        assert [number for _, number, _ in kept(tmp_path / "archive")] == [1, 1, 2, 2]  # at least once
+        assert [number for _, number, _ in kept(tmp_path / "archive")] == [1, 2]
         client.flushdb()
 
 
@@ -500,8 +606,8 @@ def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
     archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch, clean: Any, *, lost: bool
 ) -> None:
     def contents() -> dict[bytes, bytes]:
-        kept = [key for key in keys(archived.redis) if b":lease:" not in key and not key.endswith(b":runs")]
-        return {key: archived.redis.dump(key) for key in kept}
+        stored = [key for key in keys(archived.redis) if b":lease:" not in key and not key.endswith(b":runs")]
+        return {key: archived.redis.dump(key) for key in stored}
 
     def read(*args: Any) -> Any:
         before = contents()
@@ -576,79 +682,3 @@ def test_a_log_whose_name_is_no_text_is_not_taken_for_another(redis: Client, fol
     assert kept(folder) == [("\\xff", 1, "mine")]
     assert redis.llen(b"chat:{0}:log:\xff") == 1
     assert "UnicodeDecodeError" in report.error
-
-
-def test_a_backlog_comes_back_below_what_is_stored(archived: Lab, folder: Path) -> None:
-    archived.check("bob", "lobby")
-    archived.send_all("lobby", 250)
-    clean_backlog(archived.redis, settings=archived.settings)
-    (restored,) = restore(archived.redis, folder, dry_run=True, settings=archived.settings)
-    assert (restored.messages, len(archived.chat.read_history("lobby", limit=None))) == (247, 3)
-    (restored,) = restore(archived.redis, folder, settings=archived.settings)
-    assert (restored.channel, restored.first, restored.last, restored.messages, restored.left) == (
-        "lobby", 1, 247, 247, 0,
-    )  # fmt: skip
-    check = archived.check("bob", "lobby")
-    assert (check.missed, bodies(check)) == (0, [f"m{number}" for number in range(1, 251)])
-    (again,) = restore(archived.redis, folder, settings=archived.settings)
-    assert again.messages == 0
-    assert read_stats(archived.redis, settings=archived.settings).messages == 250
-    assert archived.send("lobby", "next").id == 251
-
-
-def test_a_channel_that_is_gone_comes_back_with_its_ids(archived: Lab, folder: Path) -> None:
-    sent = [archived.send("lobby", body) for body in ("a", "b", "c")]
-    archived.idle("lobby", 901)
-    clean_channels(archived.redis, settings=archived.settings)
-    (restored,) = restore(archived.redis, folder, settings=archived.settings)
-    assert (restored.first, restored.last) == (1, 3)
-    assert archived.chat.read_history("lobby") == tuple(sent)
-    assert clean_channels(archived.redis, settings=archived.settings).channels == 0
-    assert archived.send("lobby", "d").id == 4
-
-
-def test_what_does_not_join_on_is_left_and_counted(archived: Lab, folder: Path) -> None:
-    archived.send_all("lobby", 5)
-    clean_backlog(archived.redis, settings=archived.settings)
-    archived.send_all("lobby", 3, start=6)
-    unkept = Lab(archived.redis, backlog=2)
-    clean_backlog(archived.redis, settings=unkept.settings)
-    (restored,) = restore(archived.redis, folder, settings=archived.settings)
-    assert (restored.messages, restored.left) == (0, 2)
-    assert [message.id for message in archived.chat.read_history("lobby")] == [7, 8]
-
-
-def test_a_channel_that_is_cleaned_while_it_is_restored_stays_whole(
-    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archived.send_all("lobby", 5)
-    clean_backlog(archived.redis, settings=archived.settings)
-    block = _restore._Channel._block
-
-    def late(*args: Any) -> Any:
-        clean_backlog(archived.redis, backlog=1, settings=archived.settings)
-        return block(*args)
-
-    monkeypatch.setattr(_restore._Channel, "_block", late)
-    with pytest.raises(InvalidArgumentError, match="channel 'lobby' changed while it was restored: do it again"):
-        restore(archived.redis, folder, settings=archived.settings)
-    assert [(message.id, message.body) for message in archived.chat.read_history("lobby")] == [(5, "m5")]
-    monkeypatch.undo()
-    (restored,) = restore(archived.redis, folder, settings=archived.settings)
-    assert (restored.first, restored.last, restored.left) == (1, 4, 0)
-    assert [message.body for message in archived.chat.read_history("lobby")] == ["m1", "m2", "m3", "m4", "m5"]
-
-
-def test_only_the_channels_and_days_that_are_asked_for_come_back(archived: Lab, folder: Path) -> None:
-    for channel in ROOMS:
-        archived.send_all(channel, 4)
-    clean_backlog(archived.redis, settings=archived.settings)
-    found = restore(archived.redis, folder, channels=["room 3"], settings=archived.settings)
-    assert [restored.channel for restored in found] == ["room 3"]
-    with pytest.raises(InvalidArgumentError, match=r"no archive in .* of these days"):
-        restore(archived.redis, folder, days=["2011-06-01"], settings=archived.settings)
-
-
-def test_no_archive_is_one_clear_error(redis: Client, tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"no archive in .*, must be a folder that CHAT_ARCHIVE named"):
-        restore(redis, tmp_path)

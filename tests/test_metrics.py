@@ -16,6 +16,7 @@ from redis import Redis
 from servers import Program, Server, eventually, free_port, run
 
 from chat import Settings
+from chat._restore import restore
 from chat.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks._config import longest_interval
 from tasks._metrics import NAMES
@@ -111,6 +112,16 @@ def test_removed_totals_only_rise(flower: Flower, lab: Lab) -> None:
     found = flower.metrics()
     removed = [found[f"chat_{what}_removed_total"] for what in ("channels", "messages", "clients")]
     assert (removed, found["chat_messages"]) == ([1, 3, 1], 0)
+
+
+def test_what_comes_back_is_counted_by_itself(flower: Flower, lab: Lab, tmp_path: Path) -> None:
+    own = Lab(lab.redis, archive=str(tmp_path / "archive"), backlog=3)
+    own.send_all("lobby", 10)
+    clean_backlog(lab.redis, settings=own.settings)
+    restore(lab.redis, tmp_path / "archive", settings=own.settings)
+    found = flower.metrics()
+    counters = [found[f"chat_messages_{what}_total"] for what in ("sent", "removed", "restored")]
+    assert (counters, found["chat_messages"]) == ([10, 7, 7], 10)
 
 
 def test_every_name_is_known_and_none_is_missing(flower: Flower, lab: Lab) -> None:

@@ -48,6 +48,8 @@ local function check(log, seen, read, channel, cursor)
       redis.call('HSET', trimmed, channel, base)
       redis.call('ZADD', sizes, 0, channel)
       redis.call('HINCRBY', meta, 'removed', lost)
+      local known = redis.call('HMGET', meta, 'unkept', 'floor') -- as in remove_channels.lua
+      if base > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', base) end
     end
   end
   local last = base + size

@@ -26,8 +26,11 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local floor_before = tonumber(redis.call('HGET', meta, 'floor') or 0)
-local channels, messages, removed, floor, bytes, each, errors = 0, 0, 0, floor_before, 0, {}, {}
+-- Without `unkept` a version without it was at work: all that it removed may have gone without an archive.
+local known = redis.call('HMGET', meta, 'floor', 'unkept')
+local floor = tonumber(known[1] or 0)
+local unkept = tonumber(known[2] or floor)
+local channels, messages, removed, bytes, each, errors = 0, 0, 0, 0, {}, {}
 
 local function read(log, base, size)
   local reply = { base }
@@ -70,6 +73,7 @@ local function remove(i)
     local known_size = tonumber(redis.call('ZSCORE', sizes, channel))
     if size == 0 and not known_size then base = math.max(base, now_ms) end -- log and size were lost: as above
     local stored = math.max(size, known_size or 0)
+    if stored > (handed and size or 0) or size == 0 and not known_size then unkept = math.max(unkept, base + stored) end
     local connected = redis.call('ZSCORE', polled, channel)
     redis.call('ZREM', heads, channel)
     if connected then
@@ -94,9 +98,12 @@ for i = 1, count do
     errors[#errors + 1] = why.err or why
   end
 end
-if floor > floor_before then redis.call('HSET', meta, 'floor', floor) end
 if removed > 0 then redis.call('HINCRBY', meta, 'removed', removed) end
-if channels > 0 and mode ~= 'count' and redis.call('EXISTS', sizes) == 0 then
-  redis.call('HSET', meta, 'removed', redis.call('HGET', meta, 'sent') or 0) -- an empty shard: the account is right again
+if channels > 0 and mode ~= 'count' then
+  redis.call('HSET', meta, 'unkept', unkept, 'floor', floor)
+  if redis.call('EXISTS', sizes) == 0 then -- an empty shard: the account is right again
+    local account = redis.call('HMGET', meta, 'sent', 'removed', 'restored')
+    redis.call('HSET', meta, 'adjusted', (account[2] or 0) - (account[3] or 0) - (account[1] or 0))
+  end
 end
 return { { channels, messages }, mode == 'remove' and {} or each, errors }

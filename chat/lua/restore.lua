@@ -1,27 +1,50 @@
 #!lua
--- Put messages back below a channel's log, or begin a channel with them that is gone; twice is no harm.
+-- Put messages of an archive back below a channel's log, or begin a channel that is gone with them.
+-- Messages that are stored already must be the same, so a repeat finds them and changes nothing.
 -- No allow-oom: a full Redis refuses the whole script.
 --
--- KEYS  log, updated, sizes, heads, trimmed, meta   see chat/_keys.py
+-- KEYS  log, updated, sizes, heads, polled, trimmed, meta   see chat/_keys.py
 -- ARGV  channel         name
 --       last            id of the last of the messages
+--       begin           1: a channel that is gone may begin with them; 0: they only join on to messages
+--       dry             1: change nothing
 --       entry...        as in the log, oldest first
--- Returns {1}; or {0, id}: the log needs the messages up to that id first
-local log, updated, sizes, heads, trimmed, meta = unpack(KEYS)
-local channel, last = ARGV[1], tonumber(ARGV[2])
-local count = #ARGV - 2
+-- Returns {1}: they are stored now, or with `dry` would be; or {0}: they do not join on, and nothing was changed
+local log, updated, sizes, heads, polled, trimmed, meta = unpack(KEYS)
+local channel, last, begin, dry = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4] == '1'
+local count = #ARGV - 4
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local base = tonumber(redis.call('HGET', trimmed, channel))
-if not base and redis.call('EXISTS', log) == 1 then return { 0, 0 } end -- `trimmed` was lost: a send or check mends it
-if base and base ~= last then return { 0, base } end
+local base, size = tonumber(redis.call('HGET', trimmed, channel)), redis.call('LLEN', log)
+if tonumber(redis.call('ZSCORE', sizes, channel) or 0) ~= size then return { 0 } end -- a key was lost: send or check first
+if not base then
+  -- It is gone. Was it ever given an id above `last`? What went into an archive is known there to be none, what went
+  -- without one had an id of at most `unkept`, and no channel that is gone had one above `floor`.
+  local floor, unkept = unpack(redis.call('HMGET', meta, 'floor', 'unkept'))
+  local highest = math.min(tonumber(floor or 0), tonumber(unkept or floor or 0))
+  local lost = size > 0 or redis.call('ZSCORE', polled, channel) or redis.call('ZSCORE', updated, channel)
+  if lost or not begin or last < highest then return { 0 } end
+  base = last
+end
 
-for i = #ARGV, 3, -1 do redis.call('LPUSH', log, ARGV[i]) end
-redis.call('HSET', trimmed, channel, last - count)
-redis.call('ZINCRBY', sizes, count, channel)
-redis.call('ZADD', heads, ARGV[3]:match('^%d+'), channel)
+if last < base then return { 0 } end
+local same = math.min(last - base, count) -- so many are above `base`: these must be stored already
+local stored = same > 0 and redis.call('LRANGE', log, last - base - same, last - base - 1)
+for i = 1, same do
+  if stored[i] ~= ARGV[4 + count - same + i] then return { 0 } end
+end
+local missing = count - same
+if missing == 0 then return { 1 } end
+local function sent_ms(entry) return tonumber(entry:match('^%d+')) end
+if size > 0 and sent_ms(ARGV[4 + missing]) > sent_ms(redis.call('LINDEX', log, 0)) then return { 0 } end
+if dry then return { 1 } end
+
+for i = 4 + missing, 5, -1 do redis.call('LPUSH', log, ARGV[i]) end
+redis.call('HSET', trimmed, channel, base - missing)
+redis.call('ZINCRBY', sizes, missing, channel)
+redis.call('ZADD', heads, sent_ms(ARGV[5]), channel)
 redis.call('ZADD', updated, 'NX', now_ms, channel) -- a channel that was gone is idle after the full time
-redis.call('HINCRBY', meta, 'removed', -count)
+redis.call('HINCRBY', meta, 'restored', missing)
 return { 1 }

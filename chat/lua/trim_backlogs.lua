@@ -46,7 +46,7 @@ local function first_young(log, low, size)
   return low
 end
 
-local messages, lost, bytes, each, errors = 0, 0, 0, {}, {}
+local messages, lost, unkept, bytes, each, errors = 0, 0, 0, 0, {}, {}
 
 local function read(log, base, drop)
   local reply = { base }
@@ -88,6 +88,7 @@ local function trim(i)
     if drop > 0 then redis.call('LTRIM', log, drop, -1) end
     redis.call('HSET', trimmed, channel, base + drop + gone)
     redis.call('ZADD', sizes, size - drop, channel)
+    if size == drop and gone + (handed and 0 or drop) > 0 then unkept = math.max(unkept, base + drop + gone) end
     messages, lost = messages + drop, lost + gone
   end
 end
@@ -102,4 +103,8 @@ for i = 1, count do
   end
 end
 if messages + lost > 0 and mode == 'remove' then redis.call('HINCRBY', meta, 'removed', messages + lost) end
+if unkept > 0 then
+  local known = redis.call('HMGET', meta, 'unkept', 'floor') -- as in remove_channels.lua
+  if unkept > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', unkept) end
+end
 return { { messages }, mode == 'remove' and {} or each, errors }

@@ -1,0 +1,145 @@
+"""The archive in a folder: SQLite files, and how they are written."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+import zlib
+from contextlib import closing
+from socket import gethostname
+from typing import TYPE_CHECKING, Any
+
+from chat._errors import ChatError, InvalidArgumentError
+from chat._keys import encode_text
+from chat._messages import encode_entry, sent_ms_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from chat._messages import Message
+
+__all__ = ["INSERT", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
+
+# A hand-over is one transaction. A slice is what it has of one channel, about 1 MB at most: log entries as in Redis,
+# one a line, compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
+FORM = (
+    "CREATE TABLE handover (number INTEGER PRIMARY KEY, run TEXT, epoch TEXT, kept_ms INTEGER)",
+    "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, first_ms INTEGER, entries BLOB, handover INTEGER)",
+    "CREATE UNIQUE INDEX slice_ids ON slice (channel, last, first, first_ms)",
+    "CREATE INDEX slice_handover ON slice (handover)",
+    "CREATE INDEX handover_run ON handover (run)",
+)
+INSERT = "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?, ?)"
+VERSION = 1  # of FORM, as SQLite's `user_version`
+SLICE = 1_000_000  # bytes of a slice, or one message
+PATIENCE = 10.0  # seconds to wait for another writer, less than the lease of a sweep
+
+
+class Folder:
+    """``<folder>/<month>-<host>.sqlite3``: the hand-overs of a month, so no two hosts write to one file.
+
+    A writer that is killed leaves a journal beside the file; the next process that opens it rolls back with that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep(
+        self,
+        shard: int,  # noqa: ARG002
+        messages: Mapping[str, tuple[Message, ...]],
+        *,
+        epoch: str = "",
+        run: str = "",
+    ) -> dict[str, Exception]:
+        """Keep messages, of all channels or, where that fails, of none."""
+        now = time.time()
+        host = re.sub(r"[^A-Za-z0-9.-]", "_", gethostname())
+        path = self.path / f"{time.strftime('%Y-%m', time.gmtime(now))}-{host}.sqlite3"
+        rows: list[tuple[Any, ...]] = []
+        failed: dict[str, Exception] = {}
+        for channel, of_channel in messages.items():
+            try:
+                rows += rows_of(channel, of_channel)
+            except ValueError as error:  # something else wrote a message that no check could return
+                failed[channel] = error
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with closing(connect(path, "rwc")) as db, db:
+                _begin(db, path)
+                columns = "INSERT INTO handover (run, epoch, kept_ms) VALUES (?, ?, ?)"
+                number = db.execute(columns, (run, epoch, int(now * 1000))).lastrowid
+                db.executemany(INSERT, ((*row, number) for row in rows))
+        except (OSError, ChatError) as error:
+            return dict.fromkeys(messages, error)
+        except sqlite3.Error as error:
+            return dict.fromkeys(messages, OSError(f"{path}: {error}"))
+        return failed
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a file; `mode` is SQLite's: ``ro``, ``rw``, or ``rwc`` to make it."""
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+
+
+def _begin(db: sqlite3.Connection, path: Path) -> None:
+    """Begin to write: what is committed survives a power cut."""
+    db.execute("PRAGMA journal_mode = TRUNCATE")
+    db.execute("PRAGMA synchronous = FULL")
+    if not path.stat().st_size:
+        path.chmod(0o600)  # of a new file, before its journal is made alike
+    db.execute("BEGIN IMMEDIATE")
+    if not has_form(db, path):
+        make_form(db)
+
+
+def make_form(db: sqlite3.Connection) -> None:
+    """Make the tables of an archive."""
+    for statement in (*FORM, f"PRAGMA user_version = {VERSION}"):
+        db.execute(statement)
+
+
+def has_form(db: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a file has the tables of an archive, False where it is empty.
+
+    Raises:
+        InvalidArgumentError: it has others.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    found = tuple(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"))
+    if (version, found) not in ((0, ()), (VERSION, FORM)):
+        raise damaged(path, "its tables are not those of an archive of this version")
+    return bool(found)
+
+
+def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ...]]:
+    """Yield what `INSERT` takes for the slices of a channel, but for their hand-over.
+
+    Raises:
+        ValueError: a message is none that can be sent.
+    """
+    entries: list[bytes] = []
+    last = size = 0
+    for message in messages:
+        entry = encode_entry(message)
+        if entries and size + len(entry) > SLICE:
+            yield _row(channel, last, entries)
+            entries, size = [], 0
+        entries.append(entry)
+        last, size = message.id, size + len(entry)
+    yield _row(channel, last, entries)
+
+
+def _row(channel: str, last: int, entries: list[bytes]) -> tuple[Any, ...]:
+    first = last - len(entries) + 1
+    return encode_text(channel), last, first, sent_ms_of(entries[0]), zlib.compress(b"\n".join(entries))
+
+
+def damaged(path: Path, reason: object) -> InvalidArgumentError:
+    """Return the error of a file that cannot be read."""
+    if getattr(reason, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+        reason = "its writer was killed, and undoing what that began needs writing: copy the folder, and read the copy"
+    return InvalidArgumentError(f"{path} cannot be read as an archive: {reason}")

@@ -1,0 +1,661 @@
+"""What an archive holds comes back with its ids and times, or is left: never under an id that means another message."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import re
+import sqlite3
+import subprocess
+import sys
+import zlib
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from lab import Lab, bodies, keys
+from proxy import LossyProxy
+from redis.exceptions import ConnectionError as RedisConnectionError
+from servers import clean_environment, run
+
+from chat import ChatFullError, InvalidArgumentError, _restore
+from chat._archive_folder import Folder
+from chat._messages import Message, time_of
+from chat._restore import restore
+from chat._scripts import RESTORE
+from chat.cleaning import clean_backlog, clean_channels, clean_clients
+from chat.connection import connect, nodes
+from chat.stats import read_stats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Server
+
+    from chat.connection import Client
+
+ROOMS = [f"room {number}" for number in range(12)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def archived(redis: Client, folder: Path) -> Lab:
+    return Lab(redis, archive=str(folder), backlog=3, hard_backlog=0)
+
+
+def unkept(lab: Lab, **settings: Any) -> Lab:
+    """Return the same chat without an archive."""
+    return Lab(lab.redis, hard_backlog=0, **settings)
+
+
+def forget(lab: Lab, *channels: str) -> None:
+    """Remove idle channels, the way that lab does."""
+    for channel in channels:
+        lab.idle(channel, 901)
+    assert clean_channels(lab.redis, settings=lab.settings).channels == len(channels)
+
+
+def history(lab: Lab, channel: str) -> list[Any]:
+    return bodies(lab.chat.read_history(channel, limit=None))
+
+
+def account(lab: Lab) -> tuple[int, int, int, int]:
+    """Return sent, removed, restored and stored."""
+    stats = read_stats(lab.redis, settings=lab.settings)
+    return stats.sent, stats.removed, stats.restored, stats.messages
+
+
+def test_a_backlog_comes_back_below_what_is_stored(archived: Lab, folder: Path) -> None:
+    archived.check("bob", "lobby")
+    archived.send_all("lobby", 250)
+    clean_backlog(archived.redis, settings=archived.settings)
+    (restored,) = restore(archived.redis, folder, dry_run=True, settings=archived.settings)
+    assert (restored.messages, len(archived.chat.read_history("lobby", limit=None))) == (247, 3)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.channel, restored.first, restored.last, restored.messages, restored.left) == (
+        "lobby", 1, 247, 247, 0,
+    )  # fmt: skip
+    check = archived.check("bob", "lobby")
+    assert (check.missed, bodies(check)) == (0, [f"m{number}" for number in range(1, 251)])
+    (again,) = restore(archived.redis, folder, settings=archived.settings)
+    assert again.messages == 0
+    assert read_stats(archived.redis, settings=archived.settings).messages == 250
+    assert archived.send("lobby", "next").id == 251
+
+
+def test_a_channel_that_is_gone_comes_back_with_its_ids(archived: Lab, folder: Path) -> None:
+    sent = [archived.send("lobby", body) for body in ("a", "b", "c")]
+    archived.idle("lobby", 901)
+    clean_channels(archived.redis, settings=archived.settings)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last) == (1, 3)
+    assert archived.chat.read_history("lobby") == tuple(sent)
+    assert clean_channels(archived.redis, settings=archived.settings).channels == 0
+    assert archived.send("lobby", "d").id == 4
+
+
+def test_what_does_not_join_on_is_left_and_counted(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.send_all("lobby", 3, start=6)
+    clean_backlog(archived.redis, settings=unkept(archived, backlog=2).settings)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left) == (0, 2)
+    assert restored.reason == "the ids between are not in the archive"
+    assert [message.id for message in archived.chat.read_history("lobby")] == [7, 8]
+
+
+def test_a_channel_that_is_cleaned_while_it_is_restored_stays_whole(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.send_all("lobby", 5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.send_all("tea", 5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    write = _restore._Channel._write
+
+    def late(*args: Any, **options: Any) -> Any:
+        clean_backlog(archived.redis, backlog=1, settings=archived.settings)
+        monkeypatch.undo()
+        return write(*args, **options)
+
+    monkeypatch.setattr(_restore._Channel, "_write", late)
+    lobby, tea = restore(archived.redis, folder, settings=archived.settings)
+    assert (lobby.messages, lobby.left) == (0, 2)
+    assert lobby.reason == "the channel changed meanwhile, or a key of it was lost: do it again"
+    assert (tea.first, tea.last) == (1, 4)
+    assert [(message.id, message.body) for message in archived.chat.read_history("lobby")] == [(5, "m5")]
+    restored, _ = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, restored.left) == (1, 4, 0)
+    assert [message.body for message in archived.chat.read_history("lobby")] == ["m1", "m2", "m3", "m4", "m5"]
+
+
+def test_only_the_channels_and_days_that_are_asked_for_come_back(archived: Lab, folder: Path) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 4)
+    clean_backlog(archived.redis, settings=archived.settings)
+    found = restore(archived.redis, folder, channels=["room 3"], settings=archived.settings)
+    assert [restored.channel for restored in found] == ["room 3"]
+    day = f"{archived.chat.read_history('room 3')[0].sent_at:%Y-%m-%d}"
+    (restored,) = restore(archived.redis, folder, channels=["room 5"], days=[day], settings=archived.settings)
+    assert (restored.first, restored.last) == (1, 1)
+    with pytest.raises(InvalidArgumentError, match=r"no archive in .* of these days"):
+        restore(archived.redis, folder, days=["2011-06-01"], settings=archived.settings)
+    with pytest.raises(InvalidArgumentError, match="day is 'monday', must be a date such as 2026-11-24"):
+        restore(archived.redis, folder, days=["monday"], settings=archived.settings)
+
+
+def test_no_archive_is_one_clear_error(redis: Client, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"no archive in .*, must be a folder that CHAT_ARCHIVE named"):
+        restore(redis, tmp_path)
+
+
+def test_a_channel_whose_later_ids_are_not_in_the_archive_stays_gone(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    forget(unkept(archived), "lobby")
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.left) == (0, 3)
+        assert restored.reason == "later ids of the channel are not in the archive"
+        assert not archived.traces("lobby")
+    assert archived.send("lobby", "m7").id == 7
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, history(archived, "lobby")) == (0, 3, ["m7"])
+
+
+def test_later_ids_that_were_trimmed_or_lost_count_as_given_too(archived: Lab, folder: Path) -> None:
+    for channel in ("trimmed", "lost", "lost and checked", "trimmed and archived"):
+        archived.send_all(channel, 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.redis.delete(archived.key("lost", "log:"), archived.key("lost and checked", "log:"))
+    archived.check("bob", "lost and checked")
+    archived.chat.leave_channel("bob", "lost and checked")
+    clean_backlog(archived.redis, backlog=0, settings=unkept(archived).settings)
+    forget(archived, "trimmed", "lost", "lost and checked")
+    found = restore(
+        archived.redis, folder, channels=["trimmed", "lost", "lost and checked"], settings=archived.settings
+    )
+    assert [(restored.messages, restored.left) for restored in found] == [(0, 3)] * 3
+
+
+def test_the_log_that_was_lost_and_removed_counts_as_given_too(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.redis.delete(archived.key("lobby", "log:"))
+    forget(archived, "lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, archived.send("lobby", "m7").id) == (0, 3, 7)
+
+
+def test_a_channel_that_lost_its_log_gets_nothing_until_its_ids_are_right_again(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.redis.delete(archived.key("lobby", "log:"))
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.left, restored.reason[:28]) == (3, "the channel changed meanwhil")
+    assert (archived.send("lobby", "m7").id, history(archived, "lobby")) == (7, ["m7"])
+
+
+@pytest.mark.parametrize("left", ["messages", "a client", "a time"])
+def test_a_channel_that_lost_its_ids_gets_nothing(archived: Lab, folder: Path, left: str) -> None:
+    archived.send_all("lobby", 3)
+    clean_backlog(archived.redis, backlog=0, settings=archived.settings)
+    if left == "messages":
+        archived.send_all("lobby", 3, start=4)
+    elif left == "a client":
+        archived.check("bob", "lobby")
+        forget(archived, "lobby")
+    archived.redis.delete(archived.key("lobby", "trimmed"))
+    before = archived.traces("lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, archived.traces("lobby")) == (0, 3, before)
+
+
+def test_messages_younger_than_those_they_would_come_before_are_left(archived: Lab, folder: Path) -> None:
+    """A log is sorted by time: these are of a copy of this chat that went on by itself."""
+    archived.send_all("lobby", 6)
+    epoch = archived.check("bob", "lobby").cursor.split("-")[0]
+    clean_backlog(archived.redis, settings=unkept(archived, backlog=3).settings)
+    young = tuple(Message(number, time_of(2 * 10**12), "another") for number in (1, 2, 3))
+    assert not Folder(folder).keep(0, {"lobby": young}, epoch=epoch)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, history(archived, "lobby")) == (0, 3, ["m4", "m5", "m6"])
+
+
+def test_ids_of_a_later_life_count_as_given_too(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 3)
+    forget(archived, "lobby")
+    archived.send_all("lobby", 2, start=4)
+    forget(unkept(archived), "lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left) == (0, 3)
+    assert archived.send("lobby", "m6").id == 6
+
+
+def test_other_channels_of_a_shard_do_not_keep_one_from_coming_back(redis: Client, folder: Path) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, backlog=3, hard_backlog=4)
+    lab.send_all("long", 50)
+    lab.check("bob", "long")
+    lab.send_all("lobby", 3)
+    forget(lab, "long", "lobby")
+    clean_clients(redis, client_timeout=0, settings=lab.settings)
+    (restored,) = restore(redis, folder, channels=["lobby"], settings=lab.settings)
+    assert (restored.first, restored.last, lab.send("lobby", "m4").id) == (1, 3, 4)
+
+
+def test_without_the_newest_day_a_channel_that_is_gone_stays_gone(archived: Lab, folder: Path) -> None:
+    for number in range(1, 5):
+        sent_at = time_of(10**12 + number // 3 * 10**9)
+        assert not Folder(folder).keep(0, {"lobby": (Message(number, sent_at, f"m{number}"),)}, epoch="0" * 12)
+    (restored,) = restore(archived.redis, folder, days=["2001-09-09"], settings=archived.settings)
+    assert (restored.messages, restored.left) == (0, 2)
+    assert not archived.traces("lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last) == (1, 4)
+
+
+def test_a_channel_that_came_back_by_itself_gets_only_what_joins_on(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 5)
+    forget(archived, "lobby")
+    archived.send_all("lobby", 2, start=6)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, restored.left) == (1, 5, 0)
+    assert history(archived, "lobby") == [f"m{number}" for number in range(1, 8)]
+
+
+def test_archived_messages_that_are_stored_are_compared(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 250)
+    clean_backlog(archived.redis, settings=archived.settings)
+    restore(archived.redis, folder, settings=archived.settings)
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.stored, restored.left) == (0, 247, 0)
+    clean_backlog(archived.redis, backlog=150, settings=unkept(archived).settings)
+    log = archived.key("lobby", "log:")
+    archived.redis.lset(log, 0, archived.redis.lindex(log, 0)[:-1] + b' "')
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.stored, restored.left) == (0, 100, 147)
+    assert restored.reason == "their ids mean other messages here"
+    assert len(history(archived, "lobby")) == 150
+
+
+def test_archived_messages_above_the_log_are_left(archived: Lab, folder: Path) -> None:
+    """Redis came back from a backup: it has not yet given the ids of what it removed after that."""
+    archived.send_all("lobby", 6)
+    epoch = archived.check("bob", "lobby").cursor.split("-")[0]
+    clean_backlog(archived.redis, settings=archived.settings)
+    later = tuple(Message(number, time_of(2 * 10**12), f"later m{number}") for number in (7, 8))
+    assert not Folder(folder).keep(0, {"lobby": later}, epoch=epoch)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, restored.left) == (1, 3, 2)
+    assert history(archived, "lobby") == [f"m{number}" for number in range(1, 7)]
+
+
+def test_what_was_kept_before_redis_was_emptied_comes_back_only_where_no_channel_is(
+    archived: Lab, folder: Path
+) -> None:
+    for channel in ("lobby", "tea"):
+        archived.send_all(channel, 6)
+        archived.check("bob", channel)
+    clean_backlog(archived.redis, settings=archived.settings)
+    archived.redis.flushdb()
+    for number in range(8):
+        archived.send("lobby", f"new {number}")
+    archived.check("bob", "lobby")
+    clean_backlog(archived.redis, settings=unkept(archived, backlog=5).settings)
+    lobby, tea = restore(archived.redis, folder, settings=archived.settings)
+    assert (lobby.messages, lobby.left, lobby.reason) == (0, 3, "their ids mean other messages here")
+    assert (tea.messages, tea.first, tea.last) == (3, 1, 3)
+    assert history(archived, "lobby") == [f"new {number}" for number in range(3, 8)]
+    assert archived.send("tea", "m4").id == 4
+    _, tea = restore(archived.redis, folder, settings=archived.settings)
+    assert (tea.messages, tea.stored, tea.left) == (0, 3, 0)
+
+
+def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even of what was kept before Redis was emptied: what is stored vouches for what joins on to it."""
+    archived.send_all("lobby", 500)
+    forget(archived, "lobby")
+    archived.redis.flushdb()
+    calls = []
+
+    def failing(*call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 3:
+            raise RedisConnectionError
+        return RESTORE(*call)
+
+    monkeypatch.setattr(_restore, "RESTORE", failing)
+    with pytest.raises(RedisConnectionError):
+        restore(archived.redis, folder, settings=archived.settings)
+    archived.check("bob", "lobby")
+    assert len(history(archived, "lobby")) == 200
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, restored.stored, restored.left) == (1, 300, 200, 0)
+    assert history(archived, "lobby") == [f"m{number}" for number in range(1, 501)]
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "living"])
+def test_a_lost_reply_is_no_change_and_the_rest_comes_back(
+    server: Server, archived: Lab, folder: Path, *, gone: bool
+) -> None:
+    for channel in ROOMS[:3]:
+        archived.send_all(channel, 250)
+    clean_backlog(archived.redis, settings=archived.settings)
+    if gone:
+        forget(archived, *ROOMS[:3])
+    proxy = LossyProxy(server.port)
+    losing = connect(f"redis://127.0.0.1:{proxy.port}/0")
+    write = _restore._Channel._write
+
+    def unlucky(*args: Any, **options: Any) -> Any:
+        proxy.lose = 1
+        return write(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_restore._Channel, "_write", unlucky)
+        found = restore(losing, folder, settings=archived.settings)
+    losing.close()
+    proxy.close()
+    assert proxy.lost >= 9
+    assert [(one.messages, one.left) for one in found] == [(250 if gone else 247, 0)] * 3
+    for channel in ROOMS[:3]:
+        assert history(archived, channel) == [f"m{number}" for number in range(1, 251)]
+    assert account(archived)[3] == 750
+
+
+def test_counters_only_rise_and_the_account_stays_right(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 10)
+    seen = [account(archived)]
+    clean_backlog(archived.redis, settings=archived.settings)
+    seen.append(account(archived))
+    restore(archived.redis, folder, settings=archived.settings)
+    seen.append(account(archived))
+    forget(archived, "lobby")
+    seen.append(account(archived))
+    restore(archived.redis, folder, settings=archived.settings)
+    seen.append(account(archived))
+    assert seen == [(10, 0, 0, 10), (10, 7, 0, 3), (10, 7, 7, 10), (10, 17, 7, 0), (10, 17, 17, 10)]
+
+
+@pytest.mark.parametrize("wrong", ["sent", "removed", "restored"])
+def test_an_account_that_was_wrong_is_put_right_without_taking_anything_back(archived: Lab, wrong: str) -> None:
+    archived.send_all("lobby", 5)
+    archived.redis.hincrby(archived.key("lobby", "meta"), wrong, 9)
+    before = account(archived)
+    forget(archived, "lobby")
+    after = account(archived)
+    assert after[3] == 0
+    assert all(new >= old for new, old in zip(after[:3], before[:3], strict=True))
+    archived.send_all("lobby", 2)
+    assert account(archived)[3] == 2
+
+
+def test_a_full_redis_is_said_and_what_fitted_in_stays(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 250)
+    clean_backlog(archived.redis, settings=archived.settings)
+    for node in nodes(archived.redis):
+        node.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ChatFullError):
+            restore(archived.redis, folder, settings=archived.settings)
+    finally:
+        for node in nodes(archived.redis):
+            node.config_set("maxmemory", "0")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left) == (247, 0)
+
+
+def test_large_messages_come_back_about_a_megabyte_a_call(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(60):
+        archived.send("lobby", "x" * 60_000)
+    forget(archived, "lobby")
+    sizes = []
+
+    def weighed(client: Any, its_keys: Any, args: Any) -> Any:
+        sizes.append(sum(len(entry) for entry in args[4:]))
+        return RESTORE(client, its_keys, args)
+
+    monkeypatch.setattr(_restore, "RESTORE", weighed)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, max(sizes) <= 1_000_000) == (60, True)
+
+
+@pytest.mark.parametrize("name", ["\ud800\udc00", "\U00010000"])
+def test_lone_surrogates_side_by_side_come_back_as_they_were(archived: Lab, folder: Path, name: str) -> None:
+    sent = [archived.send(name, [name, number]) for number in range(5)]
+    assert clean_channels(archived.redis, channel_timeout=0, settings=archived.settings).archived == 5
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.channel, restored.messages) == (name, 5)
+    assert archived.chat.read_history(name) == tuple(sent)
+
+
+def test_a_read_only_archive_is_read_and_not_written(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.send_all("lobby", 5)
+    clean_backlog(archived.redis, settings=archived.settings)
+
+    def state() -> list[Any]:
+        found = [path.stat() for path in (folder, *sorted(folder.iterdir()))]
+        return [(one.st_mtime_ns, one.st_size, one.st_ino) for one in found]
+
+    before = state()
+    restore(archived.redis, folder, dry_run=True, settings=archived.settings)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, state()) == (2, before)
+
+
+def spoiled(path: Path, how: str) -> None:
+    """Make an archive of one slice, of channel lobby, something that nobody of ours wrote."""
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+        return
+    if how == "foreign":
+        path.write_bytes(b"a letter to a friend\n" * 500)
+        return
+    statements = {
+        "a view": ["CREATE VIEW more AS SELECT 1"],
+        "another table": ["DROP TABLE slice", "CREATE TABLE slice (channel BLOB)"],
+        "a later version": ["PRAGMA user_version = 2"],
+        "text for a number": ["UPDATE slice SET last = 'many'"],
+        "no channel": ["UPDATE slice SET channel = NULL"],
+        "a name too long": ["UPDATE slice SET channel = zeroblob(10000)"],
+        "a name that is no text": ["UPDATE slice SET channel = x'ff'"],
+        "ids below 1": ["UPDATE slice SET last = 1"],
+        "an id too large": ["UPDATE slice SET last = 9007199254740992"],
+        "no zlib": ["UPDATE slice SET entries = x'00'"],
+        "too large": ["UPDATE slice SET entries = zeroblob(90000000)"],
+        "half a slice": ["UPDATE slice SET entries = substr(entries, 1, length(entries) - 5)"],
+    }
+    entries = {
+        "no JSON": b"1:{",
+        "not a number": b"1:NaN",
+        "a time of its own": b"x:1",
+        "far in the future": b"99999999999999999:1",
+        "before 1970": b"-5:1",
+        "nested too deep": b"1:" + b"[" * 101 + b"]" * 101,
+        "nested beyond all stacks": b"1:" + b"[" * 200_000,
+        "endless digits": b"1:" + b"9" * 10_000,
+        "a bomb": b"1:" + b'"' + b"x" * 200_000_000 + b'"',
+    }
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements.get(how, []):
+            db.execute(statement)
+        if how in entries:
+            db.execute("UPDATE slice SET first = last, entries = ?", (zlib.compress(entries[how]),))
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated", "foreign", "a view", "another table", "a later version", "text for a number", "no channel",
+        "a name too long", "a name that is no text", "ids below 1", "an id too large", "no zlib", "half a slice",
+        "too large", "no JSON", "not a number", "a time of its own", "far in the future", "before 1970",
+        "nested too deep", "nested beyond all stacks", "endless digits", "a bomb",
+    ],
+)  # fmt: skip
+def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, folder: Path, how: str) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    (path,) = folder.glob("*.sqlite3")
+    spoiled(path, how)
+    reason = "string or blob too big" if how == "too large" else r"[^\n]*"
+    with pytest.raises(InvalidArgumentError, match=rf"^.*\.sqlite3 cannot be read as an archive: {reason}$"):
+        restore(archived.redis, folder, settings=archived.settings)
+    assert history(archived, "lobby") == ["m4", "m5", "m6"]
+    assert {key for key in keys(archived.redis) if b":log:" in key} == {archived.key("lobby", "log:").encode()}
+
+
+def lines_of(lab: Lab, channel: str, folder: Path, count: int) -> Path:
+    """Write an archive of the oldest messages of a channel as version 1.0.0 did."""
+    rows = [
+        {
+            "channel": channel,
+            "id": message.id,
+            "sent_at": message.sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "body": message.body,
+        }
+        for message in lab.chat.read_history(channel, limit=None)[:count]
+    ]
+    path = folder / "2026-11-24" / "shard-00007.jsonl.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(gzip.compress(json.dumps(row).encode() + b"\n") for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("torn", [True, False], ids=["torn", "whole"])
+def test_an_archive_of_the_version_before_comes_back_where_no_channel_is(
+    archived: Lab, folder: Path, *, torn: bool
+) -> None:
+    """It did not note the epoch, so nothing says whether its ids mean the same messages as those of a channel."""
+    sent = [archived.send("lobby", {"é": number}) for number in range(3)]
+    path = lines_of(archived, "lobby", folder, 3)
+    if torn:
+        path.with_suffix(".length").write_text(str(path.stat().st_size))
+        path.write_bytes(path.read_bytes() + b"\x1f\x8b torn")
+    clean_backlog(archived.redis, backlog=0, settings=unkept(archived).settings)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.left, restored.reason) == (3, "their ids mean other messages here")
+    archived.redis.flushdb()
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.first, restored.last, archived.chat.read_history("lobby")) == (1, 3, tuple(sent))
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"no gzip", gzip.compress(b"{}"), gzip.compress(b"{"), gzip.compress(b"[1]"), gzip.compress(b"\xff"),
+        gzip.compress(b'{"channel": 1, "id": 1, "sent_at": "2026-11-24T00:00:00Z", "body": 1}'),
+        gzip.compress(b'{"channel": "a", "id": 1e300, "sent_at": "2026-11-24T00:00:00Z", "body": 1}'),
+        gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "today", "body": 1}'), gzip.compress(b"[" * 200_000),
+        gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "2026-11-24T00:00:00Z", "body": 1}')[:-9],
+    ],
+)  # fmt: skip
+def test_damaged_lines_of_the_version_before_are_one_clear_error(archived: Lab, folder: Path, content: bytes) -> None:
+    archived.send("lobby", "hi")
+    path = lines_of(archived, "lobby", folder, 1)
+    path.write_bytes(content)
+    if not content:
+        assert restore(archived.redis, folder, settings=archived.settings) == []
+        return
+    with pytest.raises(InvalidArgumentError, match=r"^.*\.jsonl.gz cannot be read as an archive: [^\n]*$"):
+        restore(archived.redis, folder, settings=archived.settings)
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize("how", ["truncated", "foreign", "missing", "a file", "lines of the version before, torn"])
+def test_an_archive_that_cannot_be_read_is_one_line_and_bad_input(
+    server: Server, archived: Lab, folder: Path, how: str
+) -> None:
+    archived.send_all("lobby", 6)
+    if how in ("truncated", "foreign"):
+        clean_backlog(archived.redis, settings=archived.settings)
+        spoiled(next(folder.glob("*.sqlite3")), how)
+    elif how == "a file":
+        folder.write_text("")
+    elif how != "missing":
+        path = lines_of(archived, "lobby", folder, 3)
+        path.write_bytes(path.read_bytes()[:-5])
+    done = run("-m", "chat", "restore", str(folder), REDIS_URL=server.url)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert re.match(rf"chat: (no archive in )?{folder}", done.stderr)
+
+
+def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
+    sizing = f"exec {sys.executable} -m chat sizing --channels 10 --messages 2 --clients 2"
+    for output, code, said in (
+        ("> /dev/full", 2, "chat: [Errno 28] No space left on device\n"),
+        ("| :", 0, ""),
+    ):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{sizing} {output}"],
+            cwd=tmp_path,
+            env=clean_environment() | {"PYTHONUNBUFFERED": ""},  # what is printed is written at the end
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_id_ever_means_two_messages_whatever_is_kept_removed_and_restored(
+    redis: Client, folder: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    labs = [
+        Lab(redis, archive=archive, shards=2, backlog=3, hard_backlog=8) for archive in (str(folder), str(folder), "")
+    ]
+    lab, names = labs[0], ROOMS[:4]
+    given: dict[tuple[str, int], Any] = {}
+    newest = dict.fromkeys(names, 0)
+    back = 0
+
+    def send() -> None:
+        name = chance.choice(names)
+        for _ in range(chance.randint(1, 6)):
+            message = lab.send(name, len(given))
+            assert message.id > newest[name]
+            newest[name] = message.id
+            given[name, message.id] = message.body
+
+    def remove() -> None:
+        own = chance.choice(labs)
+        if chance.random() < 0.5:
+            clean_channels(redis, channel_timeout=0, shards=[chance.randint(0, 1)], settings=own.settings)
+        else:
+            clean_backlog(redis, backlog=chance.randint(0, 3), settings=own.settings)
+
+    def visit() -> None:
+        lab.check("bob", chance.choice(names))
+        if chance.random() < 0.5:
+            clean_clients(redis, client_timeout=0, settings=lab.settings)
+
+    for _ in range(60):
+        chance.choice([send, send, remove, remove, visit])()
+        if folder.exists() and chance.random() < 0.4:
+            back += sum(one.messages for one in restore(redis, folder, settings=lab.settings))
+        for name in names:
+            found = lab.chat.read_history(name, limit=None)
+            assert all(given[name, message.id] == message.body for message in found)
+            trimmed = int(redis.hget(lab.key(name, "trimmed"), name) or 0)
+            assert [message.id for message in found] == list(range(trimmed + 1, trimmed + 1 + len(found)))
+        stats = read_stats(redis, settings=lab.settings)
+        assert stats.messages == sum(redis.llen(lab.key(name, "log:")) for name in names)
+    assert back > 0
