@@ -99,7 +99,8 @@ class Chat:
         Args:
             client: name, 1 to 200 characters; a new one starts at the channel's end.
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, 1 or more; None for all that is stored.
+            limit: messages at most, 1 or more; None for all that is stored. A reply carries about 1 MB, and at least
+                one message: ``more`` tells whether others are waiting.
             after: ``cursor`` of the last check whose messages really arrived; the client is served from there.
             history: so many of the latest messages a new client gets, 0 or more.
             wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected.
@@ -132,7 +133,8 @@ class Chat:
         Args:
             client: as for `check_messages`, like all that follows.
             channels: names; or a mapping of names to the cursors of the last checks that arrived, None for none.
-            limit: of each channel.
+            limit: of each channel. A call carries about 1 MB for up to twenty channels of a shard, and at least one
+                message of each channel that has any; ``more`` tells which have others waiting.
             history: of each channel.
 
         Returns:
@@ -169,7 +171,8 @@ class Chat:
 
         Args:
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, the newest ones, 1 or more; None for all.
+            limit: messages at most, the newest ones, 1 or more; None for all. A reply carries about 1 MB, and at
+                least one message: read on with the first one's id as `before`, until nothing comes.
             before: only those with a smaller id, 1 or more; None for the newest of all.
 
         Raises:

@@ -59,7 +59,7 @@ class Check:
         messages: oldest first.
         new: this client was not known here, or comes from another history of the channel.
         missed: messages removed before this client read them.
-        more: stored messages beyond the limit are waiting.
+        more: stored messages are waiting, beyond the limit or beyond the 1 MB or so of one reply.
         cursor: where the client now stands, for ``after``; opaque.
     """
 

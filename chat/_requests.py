@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "TURNS", "Checking", "Many", "Requests", "Sending", "full"]
 
-TOGETHER = 20  # channels that one call of the script checks: with all to tell, under 1 ms of the server's time
+STAMP = 14  # bytes before the body in an entry of a log
+TOGETHER = 20  # channels that one call of the script checks: with little to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
 TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
 OF_ONE_CLIENT = (0, "remove", 1)  # forget_clients.lua: no timeout, one client at most
@@ -106,6 +107,7 @@ class Requests:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._dedupe_ms = settings.dedupe_seconds * 1000
+        self._longest = settings.max_message_bytes + STAMP
         self.keys = Keys(settings.prefix, settings.shards)
 
     def send(self, channel: str, body: Any, key: str | None) -> Sending:
@@ -124,7 +126,7 @@ class Requests:
     def check(self, client: str, channel: str, limit: int | None, after: str | None, history: int) -> Checking:
         """Return a channel to check."""
         name = name_of("channel name", channel)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history), self._longest)
         keys = self.keys.for_check(self.keys.shard_of(name), [name])
         return Checking(keys, (*reader, name, decode_cursor(name, after)), name)
 
@@ -136,7 +138,7 @@ class Requests:
             message = f"channels is {channels!r}, must be a list of names, or a mapping of names to cursors"
             raise InvalidArgumentError(message)
         cursors = channels if isinstance(channels, Mapping) else dict.fromkeys(channels)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history), self._longest)
         asked = {}
         for channel, after in cursors.items():
             name = name_of("channel name", channel)
@@ -158,7 +160,7 @@ class Requests:
         at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
         until = 0 if before is None else at_least(1, "before", before, ", or None for the newest")
         keys = self.keys.of_channels(self.keys.shard_of(name), [name], "log")
-        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until)
+        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until, self._longest)
 
     def clients(self, channel: str) -> tuple[bytes, ...]:
         """Return the keys of a channel's ``seen`` and ``read``."""

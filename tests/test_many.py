@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,56 @@ def test_one_damaged_channel_costs_no_other_its_messages(lab: Lab) -> None:
     assert {channel: bodies(check) for channel, check in caught.value.checks.items()} == {
         channel: ["x"] for channel in ROOMS if channel != broken
     }
+
+
+def long_ones(lab: Lab, channels: list[str], count: int) -> dict[str, list[Any]]:
+    """Send long messages to each channel, and return them."""
+    for channel in channels:
+        lab.check("bob", channel)
+    return {channel: [lab.send(channel, f"{number} {'x' * 60_000}") for number in range(count)] for channel in channels}
+
+
+def test_a_call_carries_about_a_megabyte_and_one_message_of_each_channel_at_least(lab: Lab) -> None:
+    one = Lab(lab.redis, prefix="one", shards=1)
+    sent = long_ones(one, ROOMS[:20], 17)
+    received: dict[str, list[Any]] = {channel: [] for channel in sent}
+    while any(many := one.chat.check_many("bob", ROOMS[:20]).values()):
+        many = dict(zip(ROOMS, many, strict=False))
+        assert sum(map(len, many.values())) <= 17 + 19
+        for channel, check in many.items():
+            received[channel] += check
+            assert len(check) >= (len(received[channel]) < 17)
+            assert check.more == (len(received[channel]) < 17)
+    assert received == sent
+
+
+def test_the_channel_that_has_most_room_is_another_by_the_calls_token(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Lab(lab.redis, prefix="one", shards=1)
+    long_ones(one, ROOMS[:3], 60)
+    first = set()
+    for number in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "urandom", lambda size, number=number: bytes([number]) * size)
+            many = one.chat.check_many("bob", ROOMS[:3])
+        first.add(max(many, key=lambda channel: len(many[channel])))
+    assert first == set(ROOMS[:3])
+
+
+def test_a_repeat_that_has_less_room_for_a_channel_skips_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Lab(lab.redis, prefix="one", shards=1)
+    one.check("bob", "quiet")
+    sent = long_ones(one, ["busy"], 12)["busy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "urandom", lambda size: b"\0" * size)
+        assert len(one.chat.check_many("bob", ["busy", "quiet"])["busy"]) == 12
+    long_ones(one, ["quiet"], 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "urandom", lambda size: b"\0" * size)
+        again = one.chat.check_many("bob", ["busy", "quiet"])
+    assert (len(again["quiet"]), again["busy"].more) == (12, True)
+    assert [*again["busy"], *one.check("bob", "busy")] == sent
 
 
 def test_one_call_takes_twenty_channels_at_most(lab: Lab) -> None:

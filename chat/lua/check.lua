@@ -8,13 +8,17 @@
 --       token             unique to this call; the same on its repeat
 --       limit             messages at most of a channel, 0 for all that is stored
 --       history           latest messages a new client gets
+--       longest           bytes of the longest entry that is allowed
 --       channel, cursor...   of each channel: its name, and "<epoch> <position> <sent ms>" of the caller, or nothing;
 --                            "?" before it: only where the client is not known any more
 -- Returns for each channel {epoch, new 0|1, missed, more 0|1, position, sent_ms of the message there or 0, entry...},
---         entries oldest first as in the log; or the error that only it had
+--         entries oldest first as in the log; or the error that only it had.
+--         The entries of a call are 1 MB together, about, but at least one of each channel that has any.
 local sizes, polled, trimmed, meta = unpack(KEYS, 1, 4)
 local client, token = unpack(ARGV, 1, 2)
-local limit, history = tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, history, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local room = 1e6 -- bytes of entries that this call still gives
+local EACH = 100 -- bytes that take as long as an entry does beside its text
 local FORGOTTEN = 1e9 -- a position this far behind is from before `trimmed` was lost, not a slow reader's
 
 local time = redis.call('TIME')
@@ -30,6 +34,19 @@ end
 local function sent_ms(log, index)
   local entry = index >= 0 and redis.call('LINDEX', log, index)
   return entry and tonumber(entry:match('^%d+')) or 0
+end
+
+-- Add the entries from one index to before another to a reply, or the first of them: as many at a time as surely fit in.
+local function add_entries(reply, log, from, to)
+  local begin = from
+  while from < to and (room > 0 or from == begin) do
+    local fitting = math.max(1, math.floor(room / longest))
+    for _, entry in ipairs(redis.call('LRANGE', log, from, math.min(from + fitting, to) - 1)) do
+      reply[#reply + 1] = entry
+      from, room = from + 1, room - #entry - EACH
+    end
+  end
+  return from - begin
 end
 
 local function check(log, seen, read, channel, cursor)
@@ -73,6 +90,9 @@ local function check(log, seen, read, channel, cursor)
   local missed = math.max(base - from, 0)
   local first = from + missed
   if limit > 0 then stop = math.min(stop, first + limit) end
+  local reply = { epoch, new and 1 or 0, missed, 0, 0, 0 }
+  local given = add_entries(reply, log, first - base, stop - base)
+  if given > 0 then stop = first + given end
 
   if not state then redis.call('HINCRBY', meta, 'clients', 1) end
   if stop ~= tonumber(position) then
@@ -80,28 +100,22 @@ local function check(log, seen, read, channel, cursor)
   end -- else it stands where it stood, and a repeat of this call may as well look again
   redis.call('ZADD', seen, now_ms, client)
 
-  local reply = { epoch, new and 1 or 0, missed, stop < last and 1 or 0, stop, 0 }
-  if stop > first then
-    for index, entry in ipairs(redis.call('LRANGE', log, first - base, stop - base - 1)) do
-      reply[6 + index] = entry
-    end
-    reply[6] = tonumber(reply[#reply]:match('^%d+')) or 0
-  else
-    reply[6] = sent_ms(log, stop - base - 1)
-  end
+  local newest_ms = given > 0 and tonumber(reply[#reply]:match('^%d+') or 0) or sent_ms(log, stop - base - 1)
+  reply[4], reply[5], reply[6] = stop < last and 1 or 0, stop, newest_ms
   return reply
 end
 
 if #KEYS == 7 then
-  local reply = check(KEYS[5], KEYS[6], KEYS[7], ARGV[5], ARGV[6])
-  redis.call('ZADD', polled, 'NX', now_ms, ARGV[5])
+  local reply = check(KEYS[5], KEYS[6], KEYS[7], ARGV[6], ARGV[7])
+  redis.call('ZADD', polled, 'NX', now_ms, ARGV[6])
   return { reply }
 end
 
-local replies, checked = {}, {}
-for i = 1, (#KEYS - 4) / 3 do
+local replies, checked, count = {}, {}, (#KEYS - 4) / 3
+for turn = 1, count do
+  local i = (token:byte() + turn) % count + 1 -- the channel that comes first, and has all the room, is another each time
   local log, seen, read = unpack(KEYS, 3 * i + 2, 3 * i + 4)
-  local channel, cursor = unpack(ARGV, 2 * i + 3, 2 * i + 4)
+  local channel, cursor = unpack(ARGV, 2 * i + 4, 2 * i + 5)
   local done, reply = pcall(check, log, seen, read, channel, cursor)
   checked[2 * i - 1], checked[2 * i] = now_ms, channel
   replies[i] = (done or type(reply) == 'table') and reply or { err = 'ERR ' .. reply }
