@@ -12,8 +12,8 @@ from redis.exceptions import OutOfMemoryError
 from chat._ears import Ears
 from chat._keys import decode_name
 from chat._layout import confirm_shards
-from chat._messages import Check, Message, Presence, decode_check, decode_history, decode_presence
-from chat._nodes import RAW, raise_first
+from chat._messages import Check, Message, Presence, decode_history, decode_presence
+from chat._nodes import RAW
 from chat._requests import PAGE, TURNS, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
 from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
@@ -112,6 +112,8 @@ class Chat:
             InvalidArgumentError: a name, limit, history or wait that is not allowed.
             InvalidCursorError: ``after`` is no cursor. A cursor of another history is no error: the client gets
                 what is stored, and ``new`` is True.
+            ChatFullError: Redis is out of memory, and the client is not known in the channel yet; clients that are go
+                on reading.
             redis.exceptions.ConnectionError: Redis cannot be reached, or not again before the wait is over;
                 ``after`` repairs what was lost on the way.
         """
@@ -235,8 +237,7 @@ class Chat:
 
     def _check(self, request: Checking) -> Check:
         self._confirm_to_read()
-        (reply,) = raise_first(CHECK(self._client, request.keys, request.args))
-        return decode_check(request.channel, reply)
+        return request.checked(CHECK(self._client, request.keys, request.args))
 
     def _wait(self, waiting: Waiting) -> Check:
         """Check until there is news, or the time is over."""

@@ -9,9 +9,11 @@ from hashlib import blake2b
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redis.exceptions import OutOfMemoryError
+
 from chat._arguments import at_least, name_of
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
-from chat._keys import Keys
+from chat._keys import Keys, decode_name
 from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ def full() -> ChatFullError:
     """Return what Redis out of memory is to a caller who stores."""
     return ChatFullError(
         "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
+    )
+
+
+def not_known(channel: bytes) -> ChatFullError:
+    """Return what Redis out of memory is to a client without a position in a channel."""
+    return ChatFullError(
+        f"Redis is out of memory, and this client is not known in channel {decode_name(channel)!r} yet: "
+        "clean, raise maxmemory, or keep less"
     )
 
 
@@ -68,6 +78,14 @@ class Checking(NamedTuple):
         """Name of the channel's log, where its sends are heard."""
         return self.keys[4]
 
+    def checked(self, replies: list[Any]) -> Check:
+        """Return the check of ``check.lua``'s reply."""
+        (reply,) = replies
+        outcome = _outcome(self.channel, reply)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     def again(self, standing: Check) -> Checking:
         """Return the next check of a client that waits: should it be forgotten meanwhile, it goes on from there."""
         reader, _, *amounts, name, _ = self.args
@@ -88,14 +106,16 @@ class Many(NamedTuple):
         Raises:
             ChecksFailedError: there are errors among them.
         """
-        checks, errors = {}, {}
+        checks: dict[str, Check] = {}
+        errors: dict[str, Exception] = {}
         for batch, replies in zip(self.batches, answers, strict=True):
             each = repeat(replies) if isinstance(replies, Exception) else replies
             for channel, reply in zip(batch, each, strict=False):
-                if isinstance(reply, Exception):
-                    errors[channel] = reply
+                outcome = _outcome(self.names[channel], reply)
+                if isinstance(outcome, Exception):
+                    errors[channel] = outcome
                 else:
-                    checks[channel] = decode_check(self.names[channel], reply)
+                    checks[channel] = outcome
         if errors:
             raise ChecksFailedError(checks, errors)
         return {channel: checks[channel] for channel in self.names}
@@ -188,6 +208,13 @@ class Requests:
         for shard, channels in shards.items():
             for start in range(0, len(channels), TOGETHER):
                 yield shard, channels[start : start + TOGETHER]
+
+
+def _outcome(channel: bytes, reply: Any) -> Check | Exception:
+    """Return the check of what ``check.lua`` says of a channel, or what the caller gets instead."""
+    if isinstance(reply, OutOfMemoryError):
+        return not_known(channel)
+    return reply if isinstance(reply, Exception) else decode_check(channel, reply)
 
 
 def _amounts(limit: int | None, history: int) -> tuple[int, int]:

@@ -6,14 +6,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies, calls
+from lab import Lab, bodies, calls, keys
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chat import Chat, ChecksFailedError, InvalidArgumentError, InvalidCursorError
+from chat import Chat, ChatFullError, ChecksFailedError, InvalidArgumentError, InvalidCursorError
 from chat.cleaning import clean_clients
 from chat.connection import nodes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from chat.connection import Client
 
 ROOMS = [f"room {number}" for number in range(40)]
@@ -168,6 +170,49 @@ def test_one_call_takes_twenty_channels_at_most(lab: Lab) -> None:
     calls(lab.redis)
     assert len(one.chat.check_many("bob", [*ROOMS, "and another"])) == 41
     assert calls(lab.redis)["evalsha"] == 3
+
+
+@pytest.fixture
+def full(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Let the servers run out of memory."""
+
+    def limit(maxmemory: int) -> None:
+        for node in nodes(lab.redis):
+            node.config_set("maxmemory", maxmemory)
+
+    yield lambda: limit(1)
+    limit(0)
+
+
+def stored(lab: Lab) -> dict[bytes, bytes]:
+    return {key: lab.redis.dump(key) for key in keys(lab.redis)}
+
+
+def test_while_redis_is_full_the_known_are_served_and_the_others_told_and_not_written_down(
+    lab: Lab, full: Callable[[], None]
+) -> None:
+    for channel in ROOMS[:30]:
+        lab.check("bob", channel)
+        lab.send(channel, "x")
+    full()
+    with pytest.raises(ChecksFailedError, match="10 of 40 channels could not be checked") as caught:
+        lab.chat.check_many("bob", ROOMS)
+    assert {name: bodies(check) for name, check in caught.value.checks.items()} == {name: ["x"] for name in ROOMS[:30]}
+    assert list(caught.value.errors) == ROOMS[30:]
+    for channel, error in caught.value.errors.items():
+        assert isinstance(error, ChatFullError)
+        assert f"not known in channel {channel!r} yet" in str(error)
+    before = stored(lab)
+    with pytest.raises(ChecksFailedError):
+        lab.chat.check_many("eve", ROOMS)
+    for channel in (ROOMS[0], ROOMS[30]):
+        with pytest.raises(ChatFullError, match="not known in channel"):
+            lab.check("eve", channel, wait=1)
+    assert stored(lab) == before
+    assert not lab.check("bob", ROOMS[0])
+    calls(lab.redis)
+    assert lab.chat.check_many("bob", ROOMS[:30]).keys() == set(ROOMS[:30])
+    assert calls(lab.redis)["evalsha"] <= 32  # twice, one a shard
 
 
 def test_who_checked_many_is_forgotten_as_any_client(lab: Lab) -> None:
