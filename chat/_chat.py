@@ -99,10 +99,10 @@ class Chat:
         Args:
             client: name, 1 to 200 characters; a new one starts at the channel's end.
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, 1 or more; None for all that is stored. A reply carries about 1 MB, and at least
-                one message: ``more`` tells whether others are waiting.
+            limit: messages at most, 1 to 1,000,000; None for all that is stored. A reply carries about 1 MB, and at
+                least one message: ``more`` tells whether others are waiting.
             after: ``cursor`` of the last check whose messages really arrived; the client is served from there.
-            history: so many of the latest messages a new client gets, 0 or more.
+            history: so many of the latest messages a new client gets, 0 to 1,000,000.
             wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected.
 
         Returns:
@@ -173,7 +173,7 @@ class Chat:
 
         Args:
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, the newest ones, 1 or more; None for all. A reply carries about 1 MB, and at
+            limit: messages at most, the newest ones, 1 to 1,000,000; None for all. A reply carries about 1 MB, and at
                 least one message: read on with the first one's id as `before`, until nothing comes.
             before: only those with a smaller id, 1 or more; None for the newest of all.
 

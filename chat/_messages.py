@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from chat._arguments import shown
 from chat._errors import InvalidArgumentError, InvalidCursorError, MessageTooLongError
 from chat._keys import decode_name, decode_text, encode_text
 
@@ -168,7 +169,7 @@ def decode_cursor(channel: bytes, cursor: Any) -> str:
         return ""
     match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
-        message = f"after is {str(cursor)[:80]!r}, must be the cursor of an earlier check, or None"
+        message = f"after is {shown(cursor)}, must be the cursor of an earlier check, or None"
         raise InvalidCursorError(message)
     epoch, of_channel, sent_ms, position = match.groups()
     return f"{epoch if int(of_channel, 16) == crc32(channel) else ''} {position} {sent_ms}"

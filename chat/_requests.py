@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._arguments import at_least, name_of
+from chat._arguments import MOST, at_least, name_of, shown
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
 from chat._keys import Keys, decode_name
 from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
@@ -155,12 +155,12 @@ class Requests:
     ) -> Many:
         """Return several channels to check."""
         if isinstance(channels, str) or not isinstance(channels, Iterable):
-            message = f"channels is {channels!r}, must be a list of names, or a mapping of names to cursors"
+            message = f"channels is {shown(channels)}, must be a list of names, or a mapping of names to cursors"
             raise InvalidArgumentError(message)
-        cursors = channels if isinstance(channels, Mapping) else dict.fromkeys(channels)
+        pairs = channels.items() if isinstance(channels, Mapping) else zip(channels, repeat(None), strict=False)
         reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history), self._longest)
         asked = {}
-        for channel, after in cursors.items():
+        for channel, after in pairs:
             name = name_of("channel name", channel)
             asked[channel] = (name, decode_cursor(name, after))
         names = {channel: name for channel, (name, _) in asked.items()}
@@ -177,7 +177,7 @@ class Requests:
     def history(self, channel: str, limit: int | None, before: int | None) -> Call:
         """Return what ``history.lua`` takes."""
         name = name_of("channel name", channel)
-        at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
+        at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all", most=MOST)
         until = 0 if before is None else at_least(1, "before", before, ", or None for the newest")
         keys = self.keys.of_channels(self.keys.shard_of(name), [name], "log")
         return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until, self._longest)
@@ -219,5 +219,5 @@ def _outcome(channel: bytes, reply: Any) -> Check | Exception:
 
 def _amounts(limit: int | None, history: int) -> tuple[int, int]:
     """Return a check's limit, 0 for none, and its history."""
-    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
-    return limited, at_least(0, "history", history)
+    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all", most=MOST)
+    return limited, at_least(0, "history", history, most=MOST)

@@ -134,12 +134,14 @@ def test_missed_counts_what_was_cleaned_away_unread(redis: Redis) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"limit": 0}, "limit is 0, must be a whole number of at least 1, or None for all"),
+        ({"limit": 0}, "limit is 0, must be a whole number of at least 1 and at most 1000000, or None for all"),
         ({"limit": -3}, "limit is -3"),
         ({"limit": 1.5}, "limit is 1.5"),
         ({"limit": True}, "limit is True"),
         ({"history": -1}, "history is -1, must be a whole number of at least 0"),
         ({"history": None}, "history is None"),
+        ({"limit": 1_000_001}, "limit is 1000001, must be a whole number of at least 1 and at most 1000000"),
+        ({"history": 10**20}, "history is 100000000000000000000, must be"),
     ],
 )
 def test_a_bad_limit_or_history_is_one_clear_error(arguments: dict[str, Any], says: str) -> None:
