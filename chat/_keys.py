@@ -14,7 +14,8 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:meta             HASH    epoch (random, made once), floor (highest id of any channel removed),
                                       clients (connected), sent, removed (messages, ever; the rest is stored),
                                       done:<index> -> ms when a sweep last found nothing due there
-    chat:{s}:sent:0, sent:1   HASH    token -> id, in the even and odd dedupe windows; go by their TTL
+    chat:{s}:sent:0, sent:1   HASH    token -> id of recent sends, in turn; window -> "<ms when it ends> <ms that it
+                                      lives>"; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
     chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
     chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,

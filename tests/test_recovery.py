@@ -258,6 +258,26 @@ def test_positions_lost_alone_are_reported_as_new(lab: Lab, name: str) -> None:
     assert bodies(lab.check("bob", "lobby")) == ["m4"]
 
 
+def test_a_clock_that_was_far_ahead_leaves_no_channel_that_is_never_idle(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.idle("lobby", -365 * 86400)  # that message came from a clock a year ahead
+    before = lab.traces("lobby")
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings, dry_run=True).channels == 0
+    assert lab.traces("lobby") == before
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 0
+    lab.idle("lobby", 1000)
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
+
+
+def test_a_client_that_checked_by_a_clock_far_ahead_does_not_keep_others_from_expiring(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.redis.zadd(lab.key("lobby", "polled"), {"lobby": 4e12})  # by a clock decades ahead, as that check once was
+    lab.redis.zincrby(lab.key("lobby", "seen:"), -1_000_000, "bob")
+    assert cleaning.clean_clients(lab.redis, settings=lab.settings).clients == 0
+    lab.redis.zincrby(lab.key("lobby", "polled"), -1_000_000, "lobby")
+    assert cleaning.clean_clients(lab.redis, settings=lab.settings).clients == 1
+
+
 def test_presence_lost_alone_costs_nothing(lab: Lab) -> None:
     lab.check("bob", "lobby")
     lab.send("lobby", "m1")
