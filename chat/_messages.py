@@ -21,6 +21,7 @@ __all__ = [
     "Check",
     "Message",
     "Presence",
+    "canonical",
     "decode_check",
     "decode_cursor",
     "decode_history",
@@ -34,6 +35,7 @@ MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_dumps_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _loads = json.JSONDecoder().decode
 
 
@@ -120,6 +122,11 @@ def encode_body(body: Any, max_bytes: int) -> bytes:
             message = "the body would come back as another value: JSON has lists, no tuples, and only str keys"
             raise InvalidArgumentError(message)
     return encoded
+
+
+def canonical(encoded: bytes) -> bytes:
+    """Return an encoded body with the names of every object sorted: the same for bodies that are equal."""
+    return encode_text(_dumps_sorted(_loads(decode_text(encoded)))) if encoded[:1] in b"[{" else encoded
 
 
 def _depth(encoded: bytes) -> int:

@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from chat._arguments import MOST, at_least, name_of, shown
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
 from chat._keys import Keys, decode_name
-from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
+from chat._messages import Check, Message, canonical, decode_check, decode_cursor, encode_body, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +55,12 @@ class Sending(NamedTuple):
     channel: str
     body: Any
     key: str | None
+    digests: tuple[bytes, ...]  # of the body, as it may have been stored with the key
 
-    def sent(self, reply: list[int]) -> Message:
+    def sent(self, reply: list[Any]) -> Message:
         """Return the message of ``send.lua``'s reply."""
-        message_id, sent_ms = reply
-        if not message_id:
+        message_id, sent_ms, *known = reply
+        if known and known[0] not in self.digests:
             what = f"key {self.key!r} was used for another body in channel {self.channel!r}"
             message = f"{what}, must be new for each message"
             raise KeyReusedError(message)
@@ -135,13 +136,15 @@ class Requests:
         name = name_of("channel name", channel)
         encoded = encode_body(body, self._settings.max_message_bytes)
         if key is None:
-            token, digest = os.urandom(12), b""
+            token = os.urandom(12)
+            digests: tuple[bytes, ...] = (b"",)
         else:
             scope = b"%d:%s" % (len(name), name)
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            digest = blake2b(encoded, digest_size=16).hexdigest().encode()
-        args = (name, encoded, token, digest, self._settings.hard_backlog, self._dedupe_ms)
-        return Sending(self.keys.for_send(name), args, channel, body, key)
+            # The second is what the version before stored, where the order of an object's names counted.
+            digests = _digest(canonical(encoded)), _digest(encoded)
+        args = (name, encoded, token, digests[0], self._settings.hard_backlog, self._dedupe_ms)
+        return Sending(self.keys.for_send(name), args, channel, body, key, digests)
 
     def check(self, client: str, channel: str, limit: int | None, after: str | None, history: int) -> Checking:
         """Return a channel to check."""
@@ -215,6 +218,10 @@ def _outcome(channel: bytes, reply: Any) -> Check | Exception:
     if isinstance(reply, OutOfMemoryError):
         return not_known(channel)
     return reply if isinstance(reply, Exception) else decode_check(channel, reply)
+
+
+def _digest(encoded: bytes) -> bytes:
+    return blake2b(encoded, digest_size=16).hexdigest().encode()
 
 
 def _amounts(limit: int | None, history: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from multiprocessing import get_context
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,37 @@ def test_the_same_key_with_another_body_is_refused(lab: Lab) -> None:
     with pytest.raises(KeyReusedError, match="'order-17' was used for another body in channel 'lobby'"):
         lab.send("lobby", "b", key="order-17")
     assert lab.redis.llen(lab.key("lobby", "log:")) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "equal"),
+    [
+        ({"a": 1, "b": [{"c": 2, "d": 3}]}, {"b": [{"d": 3, "c": 2}], "a": 1}),
+        ([{"\ud800": 1, "é": 2}], [{"é": 2, "\ud800": 1}]),
+    ],
+)
+def test_an_equal_body_in_another_order_of_names_is_the_same_message(lab: Lab, body: Any, equal: Any) -> None:
+    lab.check("bob", "lobby")
+    first = lab.send("lobby", body, key="order-17")
+    again = lab.send("lobby", equal, key="order-17")
+    assert (again.id, again.sent_at) == (first.id, first.sent_at)
+    (received,) = lab.check("bob", "lobby")
+    assert repr(received.body) == repr(body)  # in its sender's order
+    for other in ([body], {"b": 1}, list(body) if isinstance(body, dict) else {"é": [2]}):
+        with pytest.raises(KeyReusedError):
+            lab.send("lobby", other, key="order-17")
+
+
+def test_a_key_stored_by_the_version_before_is_known(lab: Lab) -> None:
+    body = {"b": 1, "a": 2}
+    first = lab.send("lobby", body, key="order-17")
+    (hash_of_tokens,) = [key for key in keys(lab.redis) if b":sent:" in key]
+    (token,) = [field for field in lab.redis.hkeys(hash_of_tokens) if field != b"window"]
+    plain = blake2b(b'{"b":1,"a":2}', digest_size=16).hexdigest()
+    lab.redis.hset(hash_of_tokens, token, f"{first.id}:{plain}")
+    assert lab.send("lobby", body, key="order-17") == first
+    with pytest.raises(KeyReusedError):
+        lab.send("lobby", {"b": 1}, key="order-17")
 
 
 def test_tokens_outlive_a_change_of_window_and_go_by_themselves(lab: Lab) -> None:

@@ -10,7 +10,7 @@
 --       digest           of the body, '' without a caller's key
 --       hard_backlog     messages stored at most, 0 for no cap
 --       dedupe_ms        ms for which the token is to be known, at least
--- Returns {id, sent_ms}, or {0, 0}: the caller's key was used for another body
+-- Returns {id, sent_ms}; of a token that is known {id, sent_ms, digest}, those of the message that it was used for
 local log, updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 7)
 local channel, body, token, digest = unpack(ARGV, 1, 4)
 local hard_backlog, dedupe_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -27,10 +27,9 @@ local second = redis.call('HMGET', KEYS[9], token, 'window')
 local known = first[1] or second[1]
 if known then
   local id, stored_digest = known:match('^(%d+):?(.*)$')
-  if stored_digest ~= digest then return { 0, 0 } end
   local index = id - (redis.call('HGET', trimmed, channel) or 0) - 1
   local entry = index >= 0 and redis.call('LINDEX', log, index)
-  return { tonumber(id), entry and tonumber(entry:match('^%d+')) or now_ms }
+  return { tonumber(id), entry and tonumber(entry:match('^%d+')) or now_ms, stored_digest }
 end
 
 -- A server clock that steps back does not unsort a log: a message is never stamped before its elder.
