@@ -33,7 +33,7 @@ from zlib import crc32
 __all__ = ["Keys", "decode_name", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
-BEFORE_LOG_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
+BEFORE_LOG_IN_CHECK = ("updated", "sizes", "heads", "polled", "trimmed", "meta")
 
 
 def encode_text(text: str) -> bytes:

@@ -77,7 +77,7 @@ class Checking(NamedTuple):
     @property
     def log(self) -> bytes:
         """Name of the channel's log, where its sends are heard."""
-        return self.keys[4]
+        return self.keys[6]
 
     def checked(self, replies: list[Any]) -> Check:
         """Return the check of ``check.lua``'s reply."""

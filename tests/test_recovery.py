@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, bodies, keys
+from servers import eventually
 
 from chat import cleaning
 
@@ -220,6 +221,37 @@ def test_an_index_lost_alone_loses_no_message(lab: Lab, name: str) -> None:
     check = lab.check("bob", "lobby")
     assert (check.new, check.missed, bodies(check)) == (False, 0, ["m1", "m2", "m3"])
     assert lab.traces("lobby").get(name) is not None or name == "heads"
+
+
+@pytest.mark.parametrize("name", ["sizes", "updated", "heads", "polled"])
+@pytest.mark.parametrize("many", [False, True])
+def test_checks_put_an_index_right_that_was_lost_alone(lab: Lab, name: str, *, many: bool) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 2)
+    lab.idle("lobby", 500)
+    before = lab.traces("lobby")
+    lab.redis.delete(lab.key("lobby", name))
+
+    def mended() -> Any:
+        lab.chat.check_many("bob", ["lobby", "a", "b"]) if many else lab.check("bob", "lobby")
+        return lab.traces("lobby").get(name)
+
+    eventually(mended)
+    after = lab.traces("lobby")
+    assert after.keys() == before.keys()
+    if name == "updated":
+        assert after[name] == before[name] + 500_000  # when its newest message was sent
+    elif name != "polled":
+        assert after[name] == before[name]
+
+
+def test_a_channel_whose_stamp_was_lost_is_removed_when_its_clients_go_on_checking(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "x")
+    lab.redis.delete(lab.key("lobby", "updated"))
+    lab.aged("lobby", 1000)
+    eventually(lambda: [lab.check("bob", "lobby")] and lab.traces("lobby").get("updated"))
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
 
 
 @pytest.mark.parametrize("first", ["send", "check"])

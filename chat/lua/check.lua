@@ -2,8 +2,8 @@
 -- Give a client what it has not read of some channels of a shard, and move its positions past that: reading.lua does.
 -- No allow-oom: a full Redis refuses the whole script, as it may write down new clients and channels.
 --
--- KEYS  sizes, polled, trimmed, meta   see chat/_keys.py
---       log, seen, read...             of each channel
+-- KEYS  updated, sizes, heads, polled, trimmed, meta   see chat/_keys.py
+--       log, seen, read...   of each channel
 -- ARGV  client            its name
 --       token             unique to this call; the same on its repeat
 --       limit             messages at most of a channel, 0 for all that is stored

@@ -1,6 +1,6 @@
 -- How a client reads on in some channels of a shard: what check.lua and check_known.lua share, put in front of them.
 -- KEYS, ARGV and replies are those of check.lua.
-local sizes, polled, trimmed, meta = unpack(KEYS, 1, 4)
+local updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 6)
 local client, token = unpack(ARGV, 1, 2)
 local limit, history, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local room = 1e6 -- bytes of entries that this call still gives
@@ -38,6 +38,16 @@ local function bounds(log, seen, read, channel)
   return base, size
 end
 
+-- Look whether an index has lost a channel that has messages, and put it back; a sweep would never see it. One index a
+-- call, by the token, as each look costs as much as another command of a check. `polled` is put right by every check.
+local function mend(log, channel, size)
+  local look = token:byte(2) % 3
+  local index = look == 0 and updated or look == 1 and sizes or heads
+  if redis.call('ZSCORE', index, channel) then return end
+  local score = look == 1 and size or math.min(sent_ms(log, look == 0 and size - 1 or 0), now_ms)
+  redis.call('ZADD', index, score, channel)
+end
+
 -- Add the entries from one index to before another to a reply, or the first of them: as many at a time as surely fit in.
 local function add_entries(reply, log, from, to)
   local begin = from
@@ -51,13 +61,17 @@ local function add_entries(reply, log, from, to)
   return from - begin
 end
 
-local function read_on(log, seen, read, channel, cursor, state)
+-- Check one channel; who has no position there gets the refusal, if there is one, and nothing is written.
+local function check(refusal, log, seen, read, channel, cursor)
+  local state = redis.call('HGET', read, client)
+  if refusal and not state then return refusal end
   if not epoch then
     epoch = redis.sha1hex(token .. time[1] .. time[2]):sub(1, 12)
     redis.call('HSET', meta, 'epoch', epoch)
   end
   local base, size = bounds(log, seen, read, channel)
   local last = base + size
+  if size > 0 then mend(log, channel, size) end
 
   -- Where does this client stand? `from` is what it has read, `stop` how far this call may go.
   local flag, position, before, last_token = (state or ''):match('^(n?)(%d+) (%d+) (.*)$')
@@ -95,20 +109,20 @@ local function read_on(log, seen, read, channel, cursor, state)
   return reply
 end
 
--- Check each channel; who has no position in one gets the refusal for it, if there is one, and nothing is written there.
 local function check_all(refusal)
-  local function check(log, seen, read, channel, cursor)
-    local state = redis.call('HGET', read, client)
-    if refusal and not state then return refusal end
-    return read_on(log, seen, read, channel, cursor, state)
+  local count = (#KEYS - 6) / 3
+  if count == 1 then
+    local reply = check(refusal, KEYS[7], KEYS[8], KEYS[9], ARGV[6], ARGV[7])
+    if reply ~= refusal then redis.call('ZADD', polled, 'NX', now_ms, ARGV[6]) end
+    return { reply }
   end
 
-  local replies, polls, count = {}, {}, (#KEYS - 4) / 3
+  local replies, polls = {}, {}
   for turn = 1, count do
     local i = (token:byte() + turn) % count + 1 -- the channel that comes first, and has all the room, is another each time
-    local log, seen, read = unpack(KEYS, 3 * i + 2, 3 * i + 4)
+    local log, seen, read = unpack(KEYS, 3 * i + 4, 3 * i + 6)
     local channel, cursor = unpack(ARGV, 2 * i + 4, 2 * i + 5)
-    local done, reply = pcall(check, log, seen, read, channel, cursor)
+    local done, reply = pcall(check, refusal, log, seen, read, channel, cursor)
     replies[i] = (done or type(reply) == 'table') and reply or { err = 'ERR ' .. reply }
     if replies[i] ~= refusal then
       polls[#polls + 1] = now_ms
