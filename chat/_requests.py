@@ -29,6 +29,8 @@ PAGE = 100  # names that one call lists
 TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
 OF_ONE_CLIENT = (0, "remove", 1)  # forget_clients.lua: no timeout, one client at most
 
+UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
+
 Call = tuple[tuple[bytes, ...], tuple[Any, ...]]  # keys and arguments of a script
 
 
@@ -217,7 +219,12 @@ def _outcome(channel: bytes, reply: Any) -> Check | Exception:
     """Return the check of what ``check.lua`` says of a channel, or what the caller gets instead."""
     if isinstance(reply, OutOfMemoryError):
         return not_known(channel)
-    return reply if isinstance(reply, Exception) else decode_check(channel, reply)
+    if isinstance(reply, Exception):
+        return reply
+    try:
+        return decode_check(channel, reply)
+    except UNREADABLE as error:  # an entry that something else wrote: other channels keep their messages
+        return error
 
 
 def _digest(encoded: bytes) -> bytes:

@@ -172,6 +172,23 @@ def test_one_call_takes_twenty_channels_at_most(lab: Lab) -> None:
     assert calls(lab.redis)["evalsha"] == 3
 
 
+@pytest.mark.parametrize(
+    "entry", [b"", b"junk", b"1:{", b"1:\xff", b"9" * 17 + b":1", b"9" * 30 + b":1", b"1:" + b"[" * 9999]
+)
+def test_an_entry_that_is_none_of_ours_costs_no_other_channel_its_messages(lab: Lab, entry: bytes) -> None:
+    for channel in ROOMS:
+        lab.check("bob", channel)
+        lab.send(channel, "x")
+    broken = ROOMS[7]
+    lab.redis.rpush(lab.key(broken, "log:"), entry)
+    with pytest.raises(ChecksFailedError, match="1 of 40 channels could not be checked") as caught:
+        lab.chat.check_many("bob", ROOMS)
+    assert list(caught.value.errors) == [broken]
+    assert {len(check) for check in caught.value.checks.values()} == {1}
+    lab.send(broken, "y")
+    assert bodies(lab.check("bob", broken)) == ["y"]
+
+
 @pytest.fixture
 def full(lab: Lab) -> Iterator[Callable[[], None]]:
     """Let the servers run out of memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -252,6 +253,21 @@ def test_a_channel_whose_stamp_was_lost_is_removed_when_its_clients_go_on_checki
     lab.aged("lobby", 1000)
     eventually(lambda: [lab.check("bob", "lobby")] and lab.traces("lobby").get("updated"))
     assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
+
+
+def test_an_entry_that_is_none_of_ours_makes_no_channel_idle(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "x")
+    lab.redis.rpush(lab.key("lobby", "log:"), "junk")
+    lab.redis.delete(lab.key("lobby", "updated"))
+
+    def mended() -> Any:
+        with suppress(ValueError):
+            lab.check("bob", "lobby")
+        return lab.traces("lobby").get("updated")
+
+    eventually(mended)
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 0
 
 
 @pytest.mark.parametrize("first", ["send", "check"])

@@ -44,7 +44,11 @@ local function mend(log, channel, size)
   local look = token:byte(2) % 3
   local index = look == 0 and updated or look == 1 and sizes or heads
   if redis.call('ZSCORE', index, channel) then return end
-  local score = look == 1 and size or math.min(sent_ms(log, look == 0 and size - 1 or 0), now_ms)
+  local score = size
+  if look ~= 1 then
+    score = sent_ms(log, look == 0 and size - 1 or 0)
+    if score == 0 or score > now_ms then score = now_ms end -- an entry that is none of ours makes no channel due
+  end
   redis.call('ZADD', index, score, channel)
 end
 
