@@ -89,11 +89,10 @@ if ends[last] - now_ms < dedupe_ms or ends[last] - now_ms > AHEAD then
   end
   local window = math.floor(now_ms / dedupe_ms)
   local other = ends[last] > now_ms and 17 - last or 8 + window % 2
-  if ends[last] - now_ms >= dedupe_ms then
-    other = last -- it lives long, and was not of a wrong clock
-  elseif ends[other] > now_ms then
+  local enough = ends[last] - now_ms >= dedupe_ms
+  if not enough and ends[other] > now_ms then
     set_end(last, ends[other] + dedupe_ms, ends[other] + dedupe_ms - now_ms)
-  else
+  elseif not enough then
     -- A hash without `window` was filled by an earlier version of this script: its tokens live on.
     local left = math.min(redis.call('PTTL', KEYS[other]), LONGEST)
     local moment = math.max((window + 2) * dedupe_ms, now_ms + left)
