@@ -12,8 +12,8 @@ from redis.exceptions import OutOfMemoryError
 from chat._async_ears import AsyncEars
 from chat._keys import decode_name
 from chat._layout import confirm_shards_async
-from chat._messages import Check, Message, Presence, decode_check, decode_history, decode_presence
-from chat._nodes import RAW, raise_first
+from chat._messages import Check, Message, Presence, decode_history, decode_presence
+from chat._nodes import RAW
 from chat._requests import PAGE, TURNS, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
 from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
@@ -162,8 +162,7 @@ class AsyncChat:
 
     async def _check(self, request: Checking) -> Check:
         await self._confirm_to_read()
-        (reply,) = raise_first(await self._run(CHECK, request.keys, request.args))
-        return decode_check(request.channel, reply)
+        return request.checked(await self._run(CHECK, request.keys, request.args))
 
     async def _wait(self, waiting: Waiting) -> Check:
         """Check until there is news, or the time is over."""

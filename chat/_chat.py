@@ -12,8 +12,8 @@ from redis.exceptions import OutOfMemoryError
 from chat._ears import Ears
 from chat._keys import decode_name
 from chat._layout import confirm_shards
-from chat._messages import Check, Message, Presence, decode_check, decode_history, decode_presence
-from chat._nodes import RAW, raise_first
+from chat._messages import Check, Message, Presence, decode_history, decode_presence
+from chat._nodes import RAW
 from chat._requests import PAGE, TURNS, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
 from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
@@ -99,9 +99,10 @@ class Chat:
         Args:
             client: name, 1 to 200 characters; a new one starts at the channel's end.
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, 1 or more; None for all that is stored.
+            limit: messages at most, 1 to 1,000,000; None for all that is stored. A reply carries about 1 MB, and at
+                least one message: ``more`` tells whether others are waiting.
             after: ``cursor`` of the last check whose messages really arrived; the client is served from there.
-            history: so many of the latest messages a new client gets, 0 or more.
+            history: so many of the latest messages a new client gets, 0 to 1,000,000.
             wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected.
 
         Returns:
@@ -111,6 +112,8 @@ class Chat:
             InvalidArgumentError: a name, limit, history or wait that is not allowed.
             InvalidCursorError: ``after`` is no cursor. A cursor of another history is no error: the client gets
                 what is stored, and ``new`` is True.
+            ChatFullError: Redis is out of memory, and the client is not known in the channel yet; clients that are go
+                on reading.
             redis.exceptions.ConnectionError: Redis cannot be reached, or not again before the wait is over;
                 ``after`` repairs what was lost on the way.
         """
@@ -132,7 +135,8 @@ class Chat:
         Args:
             client: as for `check_messages`, like all that follows.
             channels: names; or a mapping of names to the cursors of the last checks that arrived, None for none.
-            limit: of each channel.
+            limit: of each channel. A call carries about 1 MB for up to twenty channels of a shard, and at least one
+                message of each channel that has any; ``more`` tells which have others waiting.
             history: of each channel.
 
         Returns:
@@ -169,7 +173,8 @@ class Chat:
 
         Args:
             channel: name, 1 to 200 characters; it need not exist.
-            limit: messages at most, the newest ones, 1 or more; None for all.
+            limit: messages at most, the newest ones, 1 to 1,000,000; None for all. A reply carries about 1 MB, and at
+                least one message: read on with the first one's id as `before`, until nothing comes.
             before: only those with a smaller id, 1 or more; None for the newest of all.
 
         Raises:
@@ -232,8 +237,7 @@ class Chat:
 
     def _check(self, request: Checking) -> Check:
         self._confirm_to_read()
-        (reply,) = raise_first(CHECK(self._client, request.keys, request.args))
-        return decode_check(request.channel, reply)
+        return request.checked(CHECK(self._client, request.keys, request.args))
 
     def _wait(self, waiting: Waiting) -> Check:
         """Check until there is news, or the time is over."""

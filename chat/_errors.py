@@ -44,7 +44,7 @@ class ChatError(Exception):
 
 
 class ChatFullError(ChatError, OutOfMemoryError):
-    """Raised when Redis has no memory left for a message: nothing of it was stored."""
+    """Raised when Redis has no memory left for a message or a new client: nothing of it was stored."""
 
 
 class ChecksFailedError(ChatError, RuntimeError):

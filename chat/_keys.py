@@ -16,7 +16,8 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
                                       clients (connected), sent, removed, restored (messages, ever), adjusted (what
                                       a lost key made wrong): sent - removed + restored + adjusted are stored,
                                       done:<index> -> ms when a sweep last found nothing due there
-    chat:{s}:sent:0, sent:1   HASH    token -> id, in the even and odd dedupe windows; go by their TTL
+    chat:{s}:sent:0, sent:1   HASH    token -> id of recent sends, in turn; window -> "<ms when it ends> <ms that it
+                                      lives>"; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
     chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
     chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,
@@ -34,7 +35,7 @@ from zlib import crc32
 __all__ = ["Keys", "decode_name", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
-BEFORE_LOG_IN_CHECK = ("sizes", "polled", "trimmed", "meta")
+BEFORE_LOG_IN_CHECK = ("updated", "sizes", "heads", "polled", "trimmed", "meta")
 
 
 def encode_text(text: str) -> bytes:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from chat._arguments import shown
 from chat._errors import InvalidArgumentError, InvalidCursorError, MessageTooLongError
 from chat._keys import decode_name, decode_text, encode_text
 
@@ -20,6 +21,7 @@ __all__ = [
     "Check",
     "Message",
     "Presence",
+    "canonical",
     "decode_check",
     "decode_cursor",
     "decode_history",
@@ -38,6 +40,7 @@ MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_dumps_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _loads = json.JSONDecoder().decode
 
 
@@ -64,7 +67,7 @@ class Check:
         messages: oldest first.
         new: this client was not known here, or comes from another history of the channel.
         missed: messages removed before this client read them.
-        more: stored messages beyond the limit are waiting.
+        more: stored messages are waiting, beyond the limit or beyond the 1 MB or so of one reply.
         cursor: where the client now stands, for ``after``; opaque.
     """
 
@@ -124,6 +127,11 @@ def encode_body(body: Any, max_bytes: int) -> bytes:
             message = "the body would come back as another value: JSON has lists, no tuples, and only str keys"
             raise InvalidArgumentError(message)
     return encoded
+
+
+def canonical(encoded: bytes) -> bytes:
+    """Return an encoded body with the names of every object sorted: the same for bodies that are equal."""
+    return encode_text(_dumps_sorted(_loads(decode_text(encoded)))) if encoded[:1] in b"[{" else encoded
 
 
 def _depth(encoded: bytes) -> int:
@@ -201,7 +209,7 @@ def decode_cursor(channel: bytes, cursor: Any) -> str:
         return ""
     match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
-        message = f"after is {str(cursor)[:80]!r}, must be the cursor of an earlier check, or None"
+        message = f"after is {shown(cursor)}, must be the cursor of an earlier check, or None"
         raise InvalidCursorError(message)
     epoch, of_channel, sent_ms, position = match.groups()
     return f"{epoch if int(of_channel, 16) == crc32(channel) else ''} {position} {sent_ms}"

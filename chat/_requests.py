@@ -9,10 +9,12 @@ from hashlib import blake2b
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chat._arguments import at_least, name_of
+from redis.exceptions import OutOfMemoryError
+
+from chat._arguments import MOST, at_least, name_of, shown
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
-from chat._keys import Keys
-from chat._messages import Check, Message, decode_check, decode_cursor, encode_body, time_of
+from chat._keys import Keys, decode_name
+from chat._messages import Check, Message, canonical, decode_check, decode_cursor, encode_body, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "TURNS", "Checking", "Many", "Requests", "Sending", "full"]
 
-TOGETHER = 20  # channels that one call of the script checks: with all to tell, under 1 ms of the server's time
+STAMP = 14  # bytes before the body in an entry of a log
+TOGETHER = 20  # channels that one call of the script checks: with little to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
 TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
 OF_ONE_CLIENT = ("", 0, 0, "remove", 1)  # forget_clients.lua: no lease, no timeout, one client at most
+
+UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
 
 Call = tuple[tuple[bytes, ...], tuple[Any, ...]]  # keys and arguments of a script
 
@@ -36,6 +41,14 @@ def full() -> ChatFullError:
     )
 
 
+def not_known(channel: bytes) -> ChatFullError:
+    """Return what Redis out of memory is to a client without a position in a channel."""
+    return ChatFullError(
+        f"Redis is out of memory, and this client is not known in channel {decode_name(channel)!r} yet: "
+        "clean, raise maxmemory, or keep less"
+    )
+
+
 class Sending(NamedTuple):
     """A message to send."""
 
@@ -44,11 +57,12 @@ class Sending(NamedTuple):
     channel: str
     body: Any
     key: str | None
+    digests: tuple[bytes, ...]  # of the body, as it may have been stored with the key
 
-    def sent(self, reply: list[int]) -> Message:
+    def sent(self, reply: list[Any]) -> Message:
         """Return the message of ``send.lua``'s reply."""
-        message_id, sent_ms = reply
-        if not message_id:
+        message_id, sent_ms, *known = reply
+        if known and known[0] not in self.digests:
             what = f"key {self.key!r} was used for another body in channel {self.channel!r}"
             message = f"{what}, must be new for each message"
             raise KeyReusedError(message)
@@ -65,7 +79,15 @@ class Checking(NamedTuple):
     @property
     def log(self) -> bytes:
         """Name of the channel's log, where its sends are heard."""
-        return self.keys[4]
+        return self.keys[6]
+
+    def checked(self, replies: list[Any]) -> Check:
+        """Return the check of ``check.lua``'s reply."""
+        (reply,) = replies
+        outcome = _outcome(self.channel, reply)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def again(self, standing: Check) -> Checking:
         """Return the next check of a client that waits: should it be forgotten meanwhile, it goes on from there."""
@@ -87,14 +109,16 @@ class Many(NamedTuple):
         Raises:
             ChecksFailedError: there are errors among them.
         """
-        checks, errors = {}, {}
+        checks: dict[str, Check] = {}
+        errors: dict[str, Exception] = {}
         for batch, replies in zip(self.batches, answers, strict=True):
             each = repeat(replies) if isinstance(replies, Exception) else replies
             for channel, reply in zip(batch, each, strict=False):
-                if isinstance(reply, Exception):
-                    errors[channel] = reply
+                outcome = _outcome(self.names[channel], reply)
+                if isinstance(outcome, Exception):
+                    errors[channel] = outcome
                 else:
-                    checks[channel] = decode_check(self.names[channel], reply)
+                    checks[channel] = outcome
         if errors:
             raise ChecksFailedError(checks, errors)
         return {channel: checks[channel] for channel in self.names}
@@ -106,6 +130,7 @@ class Requests:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._dedupe_ms = settings.dedupe_seconds * 1000
+        self._longest = settings.max_message_bytes + STAMP
         self.keys = Keys(settings.prefix, settings.shards)
 
     def send(self, channel: str, body: Any, key: str | None) -> Sending:
@@ -113,18 +138,20 @@ class Requests:
         name = name_of("channel name", channel)
         encoded = encode_body(body, self._settings.max_message_bytes)
         if key is None:
-            token, digest = os.urandom(12), b""
+            token = os.urandom(12)
+            digests: tuple[bytes, ...] = (b"",)
         else:
             scope = b"%d:%s" % (len(name), name)
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            digest = blake2b(encoded, digest_size=16).hexdigest().encode()
-        args = (name, encoded, token, digest, self._settings.hard_backlog, self._dedupe_ms)
-        return Sending(self.keys.for_send(name), args, channel, body, key)
+            # The second is what the version before stored, where the order of an object's names counted.
+            digests = _digest(canonical(encoded)), _digest(encoded)
+        args = (name, encoded, token, digests[0], self._settings.hard_backlog, self._dedupe_ms)
+        return Sending(self.keys.for_send(name), args, channel, body, key, digests)
 
     def check(self, client: str, channel: str, limit: int | None, after: str | None, history: int) -> Checking:
         """Return a channel to check."""
         name = name_of("channel name", channel)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history), self._longest)
         keys = self.keys.for_check(self.keys.shard_of(name), [name])
         return Checking(keys, (*reader, name, decode_cursor(name, after)), name)
 
@@ -133,12 +160,12 @@ class Requests:
     ) -> Many:
         """Return several channels to check."""
         if isinstance(channels, str) or not isinstance(channels, Iterable):
-            message = f"channels is {channels!r}, must be a list of names, or a mapping of names to cursors"
+            message = f"channels is {shown(channels)}, must be a list of names, or a mapping of names to cursors"
             raise InvalidArgumentError(message)
-        cursors = channels if isinstance(channels, Mapping) else dict.fromkeys(channels)
-        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history))
+        pairs = channels.items() if isinstance(channels, Mapping) else zip(channels, repeat(None), strict=False)
+        reader = (name_of("client name", client), os.urandom(8), *_amounts(limit, history), self._longest)
         asked = {}
-        for channel, after in cursors.items():
+        for channel, after in pairs:
             name = name_of("channel name", channel)
             asked[channel] = (name, decode_cursor(name, after))
         names = {channel: name for channel, (name, _) in asked.items()}
@@ -155,10 +182,10 @@ class Requests:
     def history(self, channel: str, limit: int | None, before: int | None) -> Call:
         """Return what ``history.lua`` takes."""
         name = name_of("channel name", channel)
-        at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
+        at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all", most=MOST)
         until = 0 if before is None else at_least(1, "before", before, ", or None for the newest")
         keys = self.keys.of_channels(self.keys.shard_of(name), [name], "log")
-        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until)
+        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until, self._longest)
 
     def clients(self, channel: str) -> tuple[bytes, ...]:
         """Return the keys of a channel's ``seen`` and ``read``."""
@@ -188,7 +215,23 @@ class Requests:
                 yield shard, channels[start : start + TOGETHER]
 
 
+def _outcome(channel: bytes, reply: Any) -> Check | Exception:
+    """Return the check of what ``check.lua`` says of a channel, or what the caller gets instead."""
+    if isinstance(reply, OutOfMemoryError):
+        return not_known(channel)
+    if isinstance(reply, Exception):
+        return reply
+    try:
+        return decode_check(channel, reply)
+    except UNREADABLE as error:  # an entry that something else wrote: other channels keep their messages
+        return error
+
+
+def _digest(encoded: bytes) -> bytes:
+    return blake2b(encoded, digest_size=16).hexdigest().encode()
+
+
 def _amounts(limit: int | None, history: int) -> tuple[int, int]:
     """Return a check's limit, 0 for none, and its history."""
-    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all")
-    return limited, at_least(0, "history", history)
+    limited = 0 if limit is None else at_least(1, "limit", limit, ", or None for all", most=MOST)
+    return limited, at_least(0, "history", history, most=MOST)

@@ -6,7 +6,7 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from chat._nodes import RAW, AsyncClient, Client, Command, each, each_async, raise_first
 
@@ -43,10 +43,12 @@ class Script:
 
     Args:
         name: file name in ``chat/lua``, without ``.lua``.
+        shared: names of files that are put in front of it, after its first line.
     """
 
-    def __init__(self, name: str) -> None:
-        self.source = files("chat").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    def __init__(self, name: str, *shared: str) -> None:
+        first, own = _text(name).split("\n", 1)
+        self.source = "\n".join([first, *map(_text, shared), own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
@@ -92,6 +94,57 @@ class Script:
         return Command(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args))
 
 
+class CheckScript(Script):
+    """``check.lua``; and ``check_known.lua`` for what a full Redis refuses, in one more round trip."""
+
+    def __init__(self) -> None:
+        super().__init__("check", "reading")
+        self._known = Script("check_known", "reading")
+
+    def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+        """Check; while Redis is full, only where the client is known."""
+        try:
+            return super().__call__(client, keys, args)
+        except OutOfMemoryError:
+            return self._known(client, keys, args)
+
+    async def run_async(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+        """Do as a call does, through a client of ``redis.asyncio``."""
+        try:
+            return await super().run_async(client, keys, args)
+        except OutOfMemoryError:
+            return await self._known.run_async(client, keys, args)
+
+    def each(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
+        """Do as a call does for each (keys, args); an error stands in the place of its reply."""
+        replies = super().each(client, calls)
+        if refused := _refused(replies):
+            again = self._known.each(client, [calls[index] for index in refused])
+            replies = _replaced(replies, refused, again)
+        return replies
+
+    async def each_async(self, client: AsyncClient, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
+        """Do as `each` does, through a client of ``redis.asyncio``."""
+        replies = await super().each_async(client, calls)
+        if refused := _refused(replies):
+            again = await self._known.each_async(client, [calls[index] for index in refused])
+            replies = _replaced(replies, refused, again)
+        return replies
+
+
+def _text(name: str) -> str:
+    return files("chat").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def _refused(replies: list[Any]) -> list[int]:
+    return [index for index, reply in enumerate(replies) if isinstance(reply, OutOfMemoryError)]
+
+
+def _replaced(replies: list[Any], indexes: list[int], others: list[Any]) -> list[Any]:
+    by_index = dict(zip(indexes, others, strict=True))
+    return [by_index.get(index, reply) for index, reply in enumerate(replies)]
+
+
 Call = tuple[Script, Keys, Args]
 
 
@@ -112,7 +165,7 @@ def together(client: Client, calls: Sequence[Call]) -> list[Any]:
 
 
 SEND = Script("send")
-CHECK = Script("check")
+CHECK = CheckScript()
 DUE = Script("due")
 REMOVE_CHANNELS = Script("remove_channels")
 TRIM_BACKLOGS = Script("trim_backlogs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from chat._arguments import at_least, milliseconds
+from chat._arguments import at_least, milliseconds, shown
 from chat._errors import InvalidArgumentError
 from chat._handover import HandOver
 from chat._keys import Keys, decode_name
@@ -73,7 +73,7 @@ class Sweep:
         self._keys = Keys(self.settings.prefix, self.settings.shards)
         self._shards = _chosen(shards, self.settings.shards)
         if not isinstance(dry_run, bool):
-            message = f"dry_run is {dry_run!r}, must be true or false"
+            message = f"dry_run is {shown(dry_run)}, must be true or false"
             raise InvalidArgumentError(message)
         self._dry_run = dry_run
         self._owner = "" if dry_run else secrets.token_hex(8)
@@ -271,6 +271,6 @@ def _chosen(shards: Iterable[int] | None, count: int) -> list[int]:
     except TypeError:
         chosen = []
     if not chosen or isinstance(shards, str) or chosen[-1] >= count:
-        message = f"shards is {shards!r}, must be a list of numbers from 0 to {count - 1}, or None for all"
+        message = f"shards is {shown(shards)}, must be a list of numbers from 0 to {count - 1}, or None for all"
         raise InvalidArgumentError(message)
     return chosen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from chat._arguments import shown
 from chat._errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def seconds_to_wait(wait: Any) -> float:
     """Return a wait in seconds, 0 to 60."""
     if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= LONGEST_WAIT:
         return wait
-    message = f"wait is {wait!r}, must be a number of seconds from 0 to {LONGEST_WAIT}"
+    message = f"wait is {shown(wait)}, must be a number of seconds from 0 to {LONGEST_WAIT}"
     raise InvalidArgumentError(message)
 
 

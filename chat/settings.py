@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dotenv import dotenv_values, find_dotenv
 
-from chat._arguments import LONGEST
+from chat._arguments import LONGEST, printable, short
 from chat._errors import SettingsError
 from chat._urls import CLUSTER, SENTINEL, parse_place, public
 
@@ -166,7 +166,7 @@ class Settings:
             try:
                 object.__setattr__(self, item.name, item.metadata["parse"](value))
             except (TypeError, ValueError, AttributeError):
-                shown = public(repr(value))
+                shown = short(public(printable(value)))
                 message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
                 raise SettingsError(message) from None
         if 0 < self.hard_backlog < self.backlog:

@@ -44,6 +44,57 @@ def test_no_limit_means_all_that_is_stored(lab: Lab) -> None:
     assert bodies(lab.check("bob", "lobby")) == sent
 
 
+def test_a_reply_carries_about_a_megabyte_and_more_says_that_the_rest_is_waiting(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    sent = [lab.send("lobby", f"{number} {'x' * 60_000}") for number in range(40)]
+    received: list[Any] = []
+    while check := lab.check("bob", "lobby"):
+        received += check
+        assert check.more == (len(received) < 40)
+        assert len(check) <= 17
+    assert received == sent
+
+
+@pytest.mark.parametrize("longest", [65_536, 4_000_000])
+def test_a_message_longer_than_a_reply_comes_alone(lab: Lab, longest: int) -> None:
+    lab.check("bob", "lobby")
+    sizes = [3_000_000, 1_500_000, 10, 10]
+    for size in sizes:
+        Lab(lab.redis, max_message_bytes=4_000_000).send("lobby", "x" * size)
+    reader = Lab(lab.redis, max_message_bytes=longest)
+    replies = []
+    while check := reader.check("bob", "lobby"):
+        replies.append([len(message.body) for message in check])
+    assert sum(replies, []) == sizes  # noqa: RUF017  a few
+    if longest == 4_000_000:
+        assert replies == [[3_000_000], [1_500_000], [10, 10]]
+
+
+def test_a_repeated_check_of_more_than_fits_in_skips_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.check("bob", "lobby")
+    sent = [lab.send("lobby", f"{number} {'x' * 60_000}") for number in range(40)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "urandom", lambda size: b"t" * size)
+        first = lab.check("bob", "lobby")
+        assert lab.check("bob", "lobby") == first
+        lab.redis.ltrim(lab.key("lobby", "log:"), 5, -1)  # cleaned before the repeat
+        lab.redis.hset(lab.key("lobby", "trimmed"), "lobby", 5)
+        again = lab.check("bob", "lobby")
+    assert (again.missed, again.messages) == (5, first.messages[5:])
+    rest = [*lab.check("bob", "lobby"), *lab.check("bob", "lobby")]
+    assert [*first, *rest] == sent
+
+
+def test_a_page_of_history_is_about_a_megabyte_of_the_newest_messages(lab: Lab) -> None:
+    sent = [lab.send("lobby", f"{number} {'x' * 60_000}") for number in range(40)]
+    found: list[Any] = []
+    while page := lab.chat.read_history("lobby", limit=None, before=found[0].id if found else None):
+        assert len(page) <= 17
+        found = [*page, *found]
+    assert found == sent
+    assert lab.chat.read_history("lobby", limit=3) == tuple(sent[-3:])
+
+
 @pytest.mark.parametrize(("history", "expected"), [(0, []), (2, ["m4", "m5"]), (20, ["m1", "m2", "m3", "m4", "m5"])])
 def test_history_gives_a_new_client_the_latest_messages(lab: Lab, history: int, expected: list[str]) -> None:
     lab.send_all("lobby", 5)
@@ -83,12 +134,14 @@ def test_missed_counts_what_was_cleaned_away_unread(redis: Redis) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"limit": 0}, "limit is 0, must be a whole number of at least 1, or None for all"),
+        ({"limit": 0}, "limit is 0, must be a whole number of at least 1 and at most 1000000, or None for all"),
         ({"limit": -3}, "limit is -3"),
         ({"limit": 1.5}, "limit is 1.5"),
         ({"limit": True}, "limit is True"),
         ({"history": -1}, "history is -1, must be a whole number of at least 0"),
         ({"history": None}, "history is None"),
+        ({"limit": 1_000_001}, "limit is 1000001, must be a whole number of at least 1 and at most 1000000"),
+        ({"history": 10**20}, "history is 100000000000000000000, must be"),
     ],
 )
 def test_a_bad_limit_or_history_is_one_clear_error(arguments: dict[str, Any], says: str) -> None:

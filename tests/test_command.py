@@ -139,7 +139,7 @@ def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) ->
         (["check", "", "lobby"], "client name is 0 characters long"),
         (
             ["check", "bob", "lobby", "--limit", "0"],
-            "limit is 0, must be a whole number of at least 1, or None for all",
+            "limit is 0, must be a whole number of at least 1 and at most 1000000, or None for all",
         ),
         (["watch", "bob", "lobby", "--every", "0"], "--every is 0, must be a number of seconds above 0"),
         (["send", "lobby", "x" * 70_000], "the body is 70002 bytes of JSON, must be at most 65536"),
@@ -163,11 +163,14 @@ def test_a_bad_setting_in_the_file_is_one_line(shell: Shell, tmp_path: Path) -> 
 
 def test_a_full_redis_refuses_with_a_code_of_its_own(shell: Shell, redis: Redis) -> None:
     Lab(redis).send("lobby", "x")
+    Lab(redis).check("bob", "lobby")
     redis.config_set("maxmemory", "1")
     try:
         code, _, err = shell("send", "lobby", "hi")
         assert (code, err.startswith("chat: Redis is out of memory, nothing was stored")) == (4, True)
         assert shell("check", "bob", "lobby")[0] == 0
+        code, _, err = shell("check", "eve", "lobby")
+        assert (code, err.startswith("chat: Redis is out of memory, and this client is not known")) == (4, True)
     finally:
         redis.config_set("maxmemory", "0")
     assert redis.llen(Lab(redis).key("lobby", "log:")) == 1

@@ -91,16 +91,29 @@ def test_a_refused_send_stores_nothing_and_checks_go_on(full: Full) -> None:
         full.lab.send(channel, "refused", key="once")
     assert (full.lab.traces(channel), full.redis.dbsize()) == (traces, size)
     assert len(full.lab.check("bob", "channel 0")) > 0
-    assert full.lab.check("a new client", "channel 1").new
+    with pytest.raises(ChatFullError, match="this client is not known in channel 'channel 1' yet"):
+        full.lab.check("a new client", "channel 1")
     with pytest.raises(ResponseError, match="maxmemory"):
         full.redis.set("any other", "write")
+
+
+def test_checks_of_the_unknown_do_not_grow_a_full_redis(full: Full) -> None:
+    full.fill()
+    used, size = full.redis.info("memory")["used_memory"], full.redis.dbsize()
+    for number in range(2000):
+        with pytest.raises(ChatFullError):
+            full.lab.check(f"new {number}", f"invented {number}")
+    grown = full.redis.info("memory")["used_memory"] - used
+    assert (full.redis.dbsize(), grown < 200_000) == (size, True), grown
 
 
 def test_a_full_redis_that_never_held_a_chat_refuses_in_the_same_words(full: Full) -> None:
     full.redis.config_set("maxmemory", "1")
     with pytest.raises(ChatFullError, match="nothing was stored"):
         full.lab.send("lobby", "x")
-    assert full.lab.check("bob", "lobby").new
+    with pytest.raises(ChatFullError, match="not known in channel 'lobby' yet"):
+        full.lab.check("bob", "lobby")
+    assert not full.redis.dbsize()
     full.redis.config_set("maxmemory", "0")
     assert full.lab.send("lobby", "x").id == 1
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import dataclasses
+import inspect
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -12,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lab import Lab, bodies
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from servers import Program, Server, eventually, worker
 
-from chat import InvalidArgumentError, cleaning
+from chat import AsyncChat, Chat, InvalidArgumentError, Settings, SettingsError, cleaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +87,65 @@ def test_no_value_but_a_span_of_time_cleans(lab: Lab, value: Any) -> None:
     if value is not None:
         with pytest.raises(InvalidArgumentError):
             cleaning.clean_channels(lab.redis, channel_timeout=value)
+
+
+HUGE = 10**5000  # more digits than Python prints, and more than hiredis survives
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda chat, huge: chat.send_message(huge, "x"),
+        lambda chat, huge: chat.send_message("lobby", "x", key=huge),
+        lambda chat, huge: chat.send_message("lobby", [huge]),
+        lambda chat, huge: chat.check_messages(huge, "lobby"),
+        lambda chat, huge: chat.check_messages("bob", huge),
+        lambda chat, huge: chat.check_messages("bob", "lobby", limit=huge),
+        lambda chat, huge: chat.check_messages("bob", "lobby", history=huge),
+        lambda chat, huge: chat.check_messages("bob", "lobby", after=huge),
+        lambda chat, huge: chat.check_messages("bob", "lobby", wait=huge),
+        lambda chat, huge: chat.check_many("bob", huge),
+        lambda chat, huge: chat.check_many("bob", [huge]),
+        lambda chat, huge: chat.check_many("bob", ["lobby"], limit=huge),
+        lambda chat, huge: chat.check_many("bob", ["lobby"], history=huge),
+        lambda chat, huge: chat.check_many("bob", {"lobby": huge}),
+        lambda chat, huge: chat.listen("bob", "lobby", history=huge),
+        lambda chat, huge: chat.read_history("lobby", limit=huge),
+        lambda chat, huge: chat.read_history("lobby", before=huge),
+        lambda chat, huge: chat.clients(huge),
+        lambda chat, huge: chat.leave_channel(huge, "lobby"),
+    ],
+)
+@pytest.mark.parametrize("huge", [HUGE, -HUGE, [HUGE], float("nan")], ids=["huge", "negative", "inside", "nan"])
+@pytest.mark.parametrize("face", [Chat, AsyncChat])
+def test_a_number_of_any_size_is_refused_in_one_line_before_redis_is_touched(face: Any, call: Any, huge: Any) -> None:
+    async def ask() -> None:
+        answer = call(AsyncChat(AsyncRedis(port=1)), huge)
+        await (answer if inspect.isawaitable(answer) else anext(answer))
+
+    with pytest.raises(InvalidArgumentError) as caught:
+        call(Chat(Redis(port=1)), huge) if face is Chat else asyncio.run(ask())
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("override", ["backlog", "message_timeout", "time_budget", "shards", "dry_run"])
+def test_no_limit_of_a_sweep_is_too_large_to_be_refused(override: str) -> None:
+    for huge in (HUGE, [HUGE], float("nan")):
+        with pytest.raises(InvalidArgumentError):
+            cleaning.clean_backlog(Redis(port=1), **{override: huge})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
+@pytest.mark.parametrize("huge", [HUGE, -HUGE, 1e308, float("nan")], ids=["huge", "negative", "float", "nan"])
+def test_no_setting_takes_a_number_of_any_size(name: str, huge: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{name: huge})
+    assert len(str(caught.value)) < 400
+    environment = next(field for field in dataclasses.fields(Settings) if field.name == name).metadata["name"]
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({environment: "1" * 5000 if huge == HUGE else "\0" + "-" * 5000})
+    assert len(str(caught.value)) < 400
 
 
 def task_message(body: bytes, *, headers: Any = None, content_type: str = "application/json", **changes: Any) -> str:

@@ -156,8 +156,15 @@ def test_where_the_ids_were_lost_history_and_checks_agree_on_new_ones(lab: Lab) 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda chat: chat.read_history("lobby", limit=0), "limit is 0, must be a whole number of at least 1, or None"),
-        (lambda chat: chat.read_history("lobby", before=0), "before is 0, must be a whole number of at least 1, or"),
+        (
+            lambda chat: chat.read_history("lobby", limit=0),
+            "limit is 0, must be a whole number of at least 1 and at most 1000",
+        ),
+        (
+            lambda chat: chat.read_history("lobby", before=0),
+            "before is 0, must be a whole number of at least 1 and at most 9007",
+        ),
+        (lambda chat: chat.read_history("lobby", before=2**53), "before is 9007199254740992, must be"),
         (lambda chat: chat.read_history(""), "channel name is"),
         (lambda chat: chat.clients(""), "channel name is"),
         (lambda chat: chat.count_clients(None), "channel name is None"),

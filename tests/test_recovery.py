@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, bodies, keys
+from servers import eventually
 
 from chat import cleaning
 
@@ -222,6 +224,52 @@ def test_an_index_lost_alone_loses_no_message(lab: Lab, name: str) -> None:
     assert lab.traces("lobby").get(name) is not None or name == "heads"
 
 
+@pytest.mark.parametrize("name", ["sizes", "updated", "heads", "polled"])
+@pytest.mark.parametrize("many", [False, True])
+def test_checks_put_an_index_right_that_was_lost_alone(lab: Lab, name: str, *, many: bool) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 2)
+    lab.idle("lobby", 500)
+    before = lab.traces("lobby")
+    lab.redis.delete(lab.key("lobby", name))
+
+    def mended() -> Any:
+        lab.chat.check_many("bob", ["lobby", "a", "b"]) if many else lab.check("bob", "lobby")
+        return lab.traces("lobby").get(name)
+
+    eventually(mended)
+    after = lab.traces("lobby")
+    assert after.keys() == before.keys()
+    if name == "updated":
+        assert after[name] == before[name] + 500_000  # when its newest message was sent
+    elif name != "polled":
+        assert after[name] == before[name]
+
+
+def test_a_channel_whose_stamp_was_lost_is_removed_when_its_clients_go_on_checking(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "x")
+    lab.redis.delete(lab.key("lobby", "updated"))
+    lab.aged("lobby", 1000)
+    eventually(lambda: [lab.check("bob", "lobby")] and lab.traces("lobby").get("updated"))
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
+
+
+def test_an_entry_that_is_none_of_ours_makes_no_channel_idle(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.send("lobby", "x")
+    lab.redis.rpush(lab.key("lobby", "log:"), "junk")
+    lab.redis.delete(lab.key("lobby", "updated"))
+
+    def mended() -> Any:
+        with suppress(ValueError):
+            lab.check("bob", "lobby")
+        return lab.traces("lobby").get("updated")
+
+    eventually(mended)
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 0
+
+
 @pytest.mark.parametrize("first", ["send", "check"])
 def test_ids_lost_alone_jump_above_every_id_and_clients_are_new(lab: Lab, first: str) -> None:
     lab.check("bob", "lobby")
@@ -256,6 +304,26 @@ def test_positions_lost_alone_are_reported_as_new(lab: Lab, name: str) -> None:
     assert lab.check("bob", "lobby", after=cursor if name == "meta" else None).new
     assert lab.send("lobby", "m4").id == 4
     assert bodies(lab.check("bob", "lobby")) == ["m4"]
+
+
+def test_a_clock_that_was_far_ahead_leaves_no_channel_that_is_never_idle(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.idle("lobby", -365 * 86400)  # that message came from a clock a year ahead
+    before = lab.traces("lobby")
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings, dry_run=True).channels == 0
+    assert lab.traces("lobby") == before
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 0
+    lab.idle("lobby", 1000)
+    assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
+
+
+def test_a_client_that_checked_by_a_clock_far_ahead_does_not_keep_others_from_expiring(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.redis.zadd(lab.key("lobby", "polled"), {"lobby": 4e12})  # by a clock decades ahead, as that check once was
+    lab.redis.zincrby(lab.key("lobby", "seen:"), -1_000_000, "bob")
+    assert cleaning.clean_clients(lab.redis, settings=lab.settings).clients == 0
+    lab.redis.zincrby(lab.key("lobby", "polled"), -1_000_000, "lobby")
+    assert cleaning.clean_clients(lab.redis, settings=lab.settings).clients == 1
 
 
 def test_presence_lost_alone_costs_nothing(lab: Lab) -> None:

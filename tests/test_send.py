@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from multiprocessing import get_context
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,6 +145,37 @@ def test_the_same_key_with_another_body_is_refused(lab: Lab) -> None:
     assert lab.redis.llen(lab.key("lobby", "log:")) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "equal"),
+    [
+        ({"a": 1, "b": [{"c": 2, "d": 3}]}, {"b": [{"d": 3, "c": 2}], "a": 1}),
+        ([{"\ud800": 1, "é": 2}], [{"é": 2, "\ud800": 1}]),
+    ],
+)
+def test_an_equal_body_in_another_order_of_names_is_the_same_message(lab: Lab, body: Any, equal: Any) -> None:
+    lab.check("bob", "lobby")
+    first = lab.send("lobby", body, key="order-17")
+    again = lab.send("lobby", equal, key="order-17")
+    assert (again.id, again.sent_at) == (first.id, first.sent_at)
+    (received,) = lab.check("bob", "lobby")
+    assert repr(received.body) == repr(body)  # in its sender's order
+    for other in ([body], {"b": 1}, list(body) if isinstance(body, dict) else {"é": [2]}):
+        with pytest.raises(KeyReusedError):
+            lab.send("lobby", other, key="order-17")
+
+
+def test_a_key_stored_by_the_version_before_is_known(lab: Lab) -> None:
+    body = {"b": 1, "a": 2}
+    first = lab.send("lobby", body, key="order-17")
+    (hash_of_tokens,) = [key for key in keys(lab.redis) if b":sent:" in key]
+    (token,) = [field for field in lab.redis.hkeys(hash_of_tokens) if field != b"window"]
+    plain = blake2b(b'{"b":1,"a":2}', digest_size=16).hexdigest()
+    lab.redis.hset(hash_of_tokens, token, f"{first.id}:{plain}")
+    assert lab.send("lobby", body, key="order-17") == first
+    with pytest.raises(KeyReusedError):
+        lab.send("lobby", {"b": 1}, key="order-17")
+
+
 def test_tokens_outlive_a_change_of_window_and_go_by_themselves(lab: Lab) -> None:
     lab.send("lobby", "a", key="k")
     (window,) = keys(lab.redis, lab.key("lobby", "sent:").removesuffix("lobby") + "*")
@@ -152,6 +185,83 @@ def test_tokens_outlive_a_change_of_window_and_go_by_themselves(lab: Lab) -> Non
     assert lab.send("lobby", "a", key="k").id == 1
     lab.redis.delete(other)  # as if both had
     assert lab.send("lobby", "a", key="k").id == 2
+
+
+def later(lab: Lab, seconds: float) -> None:
+    """Let the tokens of the shard of `lobby` grow older."""
+    for name in ("sent:0", "sent:1"):
+        key = lab.key("lobby", name)
+        left = lab.redis.pttl(key) - round(seconds * 1000)
+        if window := lab.redis.hget(key, "window"):
+            ends, lives = map(int, window.split())
+            lab.redis.hset(key, "window", f"{ends - round(seconds * 1000)} {lives}")
+        if left > 0:
+            lab.redis.pexpire(key, left)
+        else:
+            lab.redis.delete(key)
+
+
+def seconds_now(lab: Lab) -> float:
+    seconds, micros = lab.redis.time()
+    return float(seconds + micros / 1e6)
+
+
+@pytest.mark.parametrize("first", [1, 4, 60])
+def test_a_token_is_known_for_as_long_as_its_sender_asked_whatever_others_ask(redis: Redis, first: int) -> None:
+    Lab(redis, dedupe_seconds=first).send("lobby", "x", key="first")
+    lab = Lab(redis, dedupe_seconds=60)
+    sent = lab.send("lobby", "paid", key="order-17")
+    for _ in range(9):
+        later(lab, 6.5)
+        Lab(redis, dedupe_seconds=first).send("lobby", "x")
+        assert lab.send("lobby", "paid", key="order-17").id == sent.id
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_senders_with_several_spans_never_store_twice_nor_keep_tokens_for_ever(redis: Redis, seed: int) -> None:
+    random = Random(seed)
+    spans = random.sample([1, 2, 4, 7, 30, 60, 61], 3)
+    labs = {span: Lab(redis, dedupe_seconds=span) for span in spans}
+    lab, now, sent = labs[spans[0]], 0.0, list[tuple[float, int, str, int]]()
+    for number in range(250):
+        moment, span, key, message_id = random.choice(sent) if number % 3 == 0 and sent else (0, 0, "", 0)
+        if key and now - moment < span - 0.5:
+            assert labs[random.choice(spans)].send("lobby", key, key=key).id == message_id
+        span = random.choice(spans)
+        sent.append((now, span, f"key {number}", labs[span].send("lobby", f"key {number}", key=f"key {number}").id))
+        step = random.choice([0, 0.4, 1.7, 5, random.choice([0.6, 1.1]) * span])
+        later(lab, step)
+        now += step
+        for name in ("sent:0", "sent:1"):
+            ends = int((redis.hget(lab.key("lobby", name), "window") or b"0 0").split()[0]) / 1000
+            left = redis.pttl(lab.key("lobby", name)) / 1000
+            assert left < 0 or abs(ends - seconds_now(lab) - left) < 1
+        kept = sum(redis.hlen(lab.key("lobby", name)) for name in ("sent:0", "sent:1"))
+        assert kept <= 2 + sum(moment >= now - 4 * max(spans) for moment, *_ in sent)
+    later(lab, 2 * max(spans))
+    assert not redis.exists(lab.key("lobby", "sent:0"), lab.key("lobby", "sent:1"))
+
+
+def test_tokens_of_a_clock_far_ahead_end_soon_after_it_is_right_again(lab: Lab) -> None:
+    year = 365 * 86400
+    first = lab.send("lobby", "a", key="order-17")
+    later(lab, -year)  # as if that send had come from a clock a year ahead
+    assert lab.send("lobby", "b").id == 2
+    assert all(lab.redis.pttl(key) <= 120_000 for key in keys(lab.redis) if b":sent:" in key)
+    assert lab.send("lobby", "a", key="order-17").id == first.id
+
+
+def test_a_hash_of_tokens_without_its_window_is_used_and_ends(lab: Lab) -> None:
+    first = lab.send("lobby", "a", key="order-17")
+    (hash_of_tokens,) = [key for key in keys(lab.redis) if b":sent:" in key]
+    lab.redis.hdel(hash_of_tokens, "window")  # as the version before wrote it
+    assert lab.send("lobby", "a", key="order-17").id == first.id
+    for ttl in (year_ms := 365 * 86_400_000, 1000):
+        lab.redis.hdel(hash_of_tokens, "window")
+        lab.redis.pexpire(hash_of_tokens, ttl)
+        lab.send("lobby", "b")
+        assert 60_000 <= lab.redis.pttl(hash_of_tokens) <= 2 * 86_400_000 < year_ms
+    assert lab.send("lobby", "a", key="order-17").id == first.id
 
 
 def test_no_channel_grows_beyond_the_hard_backlog(redis: Redis) -> None:
@@ -187,6 +297,15 @@ def test_a_clock_that_steps_back_does_not_unsort_the_log(lab: Lab) -> None:
     second = lab.send("lobby", "b")
     assert second.sent_at - first.sent_at >= timedelta(seconds=3599)
     assert lab.send("lobby", "c").sent_at == second.sent_at
+
+
+def test_a_stamp_more_than_an_hour_ahead_counts_as_now(lab: Lab) -> None:
+    lab.send("lobby", "a")
+    lab.idle("lobby", -2 * 3600)  # the last message came from a clock two hours ahead
+    second = lab.send("lobby", "b")
+    assert abs(second.sent_at.timestamp() - seconds_now(lab)) < 60
+    assert abs(lab.redis.zscore(lab.key("lobby", "updated"), "lobby") / 1000 - seconds_now(lab)) < 60
+    assert lab.send("lobby", "c").sent_at >= second.sent_at
 
 
 def test_four_threads_share_a_chat_and_ids_have_no_gap(lab: Lab) -> None:

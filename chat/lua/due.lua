@@ -22,6 +22,14 @@ local owner, lease_ms, mark = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- A stamp more than an hour ahead is of a clock that was wrong: it counts as now. Who only looks changes nothing.
+local ahead_ms = now_ms + 3600e3
+if by == 'age' and (owner ~= '' or mark ~= '') and redis.call('ZCOUNT', index, ahead_ms, '+inf') > 0 then
+  for _, name in ipairs(redis.call('ZRANGE', index, ahead_ms, '+inf', 'BYSCORE', 'LIMIT', 0, 100)) do
+    redis.call('ZADD', index, now_ms, name)
+  end
+end
+
 local due, overdue_ms, names = 0, 0, {}
 if by == 'age' then
   due = redis.call('ZCOUNT', index, '-inf', now_ms - limit)

@@ -5,9 +5,11 @@
 -- ARGV  channel          name
 --       limit            messages at most, the newest ones; 0 for all
 --       before           only messages with a smaller id than this, 0 for the newest of all
--- Returns {id of the last entry, entry...}, entries oldest first as in the log
+--       longest          bytes of the longest entry that is allowed
+-- Returns {id of the last entry, entry...}, entries oldest first as in the log; about 1 MB of them, the newest ones
 local log, trimmed = KEYS[1], KEYS[2]
-local channel, limit, before = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local channel, limit, before, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local EACH = 100 -- as in check.lua
 
 local size = redis.call('LLEN', log)
 local base = tonumber(redis.call('HGET', trimmed, channel))
@@ -21,8 +23,17 @@ local stop = size -- how many of the log's entries lie before the end of what is
 if before > 0 then stop = math.max(0, math.min(size, before - (base or 0) - 1)) end
 local start = limit > 0 and math.max(0, stop - limit) or 0
 if start >= stop then return { 0 } end
-local reply = { base + stop }
-for index, entry in ipairs(redis.call('LRANGE', log, start, stop - 1)) do
-  reply[index + 1] = entry
+
+-- From the newest back, as many at a time as surely fit in; then in the log's order.
+local parts, room, reply = {}, 1e6, { base + stop }
+while start < stop and (room > 0 or #parts == 0) do
+  local fitting = math.max(1, math.floor(room / longest))
+  local part = redis.call('LRANGE', log, math.max(start, stop - fitting), stop - 1)
+  parts[#parts + 1] = part
+  stop = stop - #part
+  for _, entry in ipairs(part) do room = room - #entry - EACH end
+end
+for i = #parts, 1, -1 do
+  for _, entry in ipairs(parts[i]) do reply[#reply + 1] = entry end
 end
 return reply
