@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ __all__ = ["LastRun", "last_run", "recorded"]
 
 def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str) -> Report:
     """Do the work of a run, and note its start, then its report or its error."""
+    run = secrets.token_hex(8)
 
     def note(moment: str, text: str = "", **totals: int) -> None:
         pairs = [part for item in totals.items() for part in item]
-        NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), *pairs))
+        NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), run, *pairs))
 
     try:
         note("started")
