@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Note in the record of the runs that a run began, ended or failed.
+-- Note in the record of the runs that a run was scheduled, began, ended or failed.
 --
 -- KEYS  runs             see chat/_keys.py
--- ARGV  sweep            clean_channels, clean_backlog or clean_clients
---       moment           started, ended or failed
+-- ARGV  sweep            clean_channels, clean_backlog or clean_clients; scheduled: an entry of the beat schedule
+--       moment           scheduled, started, ended or failed
 --       text             to keep with the time: the report, or the error
 --       run              token of the run: with totals only its first note is taken, so a repeat counts nothing twice
 --       name, count...   totals of the sweep to add to
