@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dotenv import dotenv_values, find_dotenv
 
 from chat._arguments import LONGEST
+from chat._cron import parse_cron
 from chat._errors import SettingsError
 from chat._urls import CLUSTER, SENTINEL, parse_place, public
 
@@ -54,6 +55,7 @@ def _seconds(*, zero: bool = False) -> Any:
 
 def _schedule(value: Any) -> float | str:
     if isinstance(value, str) and len(value.split()) == CRON_FIELDS:
+        parse_cron(value)
         return " ".join(value.split())
     parse: Callable[[Any], float] = _seconds()[0]
     return parse(value)
@@ -93,7 +95,11 @@ def _archive(value: Any) -> str:
     return str(value) if Path(value).is_absolute() else _function(value)
 
 
-SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
+EVERY = (
+    "a number of seconds above 0, or a cron expression of five fields that comes true at least every eight years:"
+    " day of month and day of week must both match"
+)
+SCHEDULE = (_schedule, EVERY)
 ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
 SENTINELS = "redis+sentinel://host:port,host:port/service/db"
 URL = (_redis_url, f"{ONE}, {SENTINELS} or redis+cluster://host:port,host:port")
