@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +20,7 @@ from chat._urls import CLUSTER, SENTINEL, parse_place, public
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["QUEUE", "Settings"]
+__all__ = ["QUEUE", "Settings", "unknown_names"]
 
 QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 
@@ -29,6 +30,9 @@ PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash t
 
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+OURS = "CHAT_"  # what the names of settings begin with; all but REDIS_URL
+# What Kubernetes adds to the environment for a Service that is called "chat", or "chat-" and more.
+OF_A_SERVICE = re.compile(r"CHAT_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)", re.ASCII)
 
 
 def _whole(low: int, high: int = 2**31) -> Any:
@@ -212,8 +216,29 @@ class Settings:
         Raises:
             SettingsError: a value that is not allowed; one line with its name.
         """
-        if environ is None:
-            from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
-            environ = from_file | {k: v for k, v in os.environ.items() if v}
+        environ = _environment() if environ is None else environ
         given: dict[str, Any] = {item.name: environ.get(item.metadata["name"], "").strip() for item in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value})
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment, and from ``.env`` in this folder or the nearest above it what that does not set."""
+    from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
+    return from_file | {k: v for k, v in os.environ.items() if v}
+
+
+def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return a line for each name that begins like a setting and is none, with the nearest one that is.
+
+    Args:
+        environ: taken instead of the environment and ``.env``.
+    """
+    known = [item.metadata["name"] for item in fields(Settings)]
+    environ = _environment() if environ is None else environ
+    lines = []
+    for name in sorted(name for name, value in environ.items() if value.strip()):
+        if name.startswith(OURS) and name not in known and not OF_A_SERVICE.fullmatch(name):
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see .env.example for the names"
+            lines.append(f"{name} is no setting and does nothing: {hint}")
+    return lines
