@@ -76,8 +76,9 @@ def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, .
     def progress(done: int, total: int) -> None:
         with suppress(OperationalError, RedisError):  # nobody's progress bar stops a sweep
             task.send_event("task-progress", done=done, total=total)  # for Flower
-            if task.request.id and not task.request.ignore_result:
-                task.update_state(state="PROGRESS", meta={"done": done, "total": total})  # for who waits for it
+            if task.request.id and not task.request.ignore_result:  # for the command that waits for the report
+                meta = {"done": done, "total": total, "hostname": task.request.hostname}
+                task.update_state(state="PROGRESS", meta=meta)
 
     report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)
