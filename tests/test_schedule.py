@@ -196,15 +196,17 @@ def test_a_beat_that_is_killed_and_started_anew_runs_what_is_overdue_within_seco
     environment = {"REDIS_URL": server.url} | {
         f"CHAT_CLEAN_{what}_EVERY": str(DAY) for what in ("CHANNELS", "BACKLOG", "CLIENTS")
     }
-    lab = Lab(server.client())
+    lab, tickers = Lab(server.client()), []
     try:
         for waiting in (3, 4):
-            ticker = beat(tmp_path, environment, f"beat{waiting}").start()
+            tickers.append(beat(tmp_path, environment, f"beat{waiting}").start())
             eventually(lambda waiting=waiting: lab.redis.llen("chat:celery:pollchat") == waiting)
-            ticker.stop()
+            tickers[-1].stop()
             scheduled(lab, dict.fromkeys(ENTRIES, 60) | {ENTRIES[0]: DAY + 1})
-        assert "Sending due task clean_channels 1/1" in ticker.output
-        assert "Sending due task clean_clients 1/1" not in ticker.output
+        assert "Sending due task clean_channels 1/1" in tickers[1].output
+        assert "Sending due task clean_clients 1/1" not in tickers[1].output
     finally:
+        for ticker in tickers:
+            ticker.stop()
         lab.redis.close()
         server.stop()
