@@ -58,7 +58,7 @@ class Run:
         state, meta = stored["status"], stored["result"]
         if state not in {"STARTED", "PROGRESS"} or meta == self.meta:
             return
-        self.meta, self.heard, self.node = meta, time.monotonic(), meta["hostname"]
+        self.meta, self.heard, self.node = meta, time.monotonic(), meta.get("hostname", self.node)
         if state == "PROGRESS":
             self.done, self.total = meta["done"], meta["total"]
             if self.bar:
@@ -138,16 +138,16 @@ def follow(app: Celery, sent: AsyncResult, run: Run) -> dict[str, Any]:
                 raise WorkerError(message) from None
             if time.monotonic() < end:
                 continue
-            what = f"still running after {LONGEST} s, {run.so_far()}" if run.node else "no worker took it"
+            what = f"still running after {LONGEST} s, {run.so_far()}" if run.meta else "no worker took it"
             message = f"no report: {what}; see the worker's log, and celery -A tasks result {sent.id}"
             raise WorkerError(message) from None
 
 
 def revoked(reason: str, run: Run) -> str:
     """Return what to say of a sweep that a worker discarded: ``expired``, ``revoked`` or ``terminated``."""
-    if run.node and reason == "expired":  # a killed worker's task comes back, too late
-        return f"{run.node} died, {run.so_far()}: run it again for the rest"
-    if run.node:
+    if run.meta and reason == "expired":  # a killed worker's task comes back, too late
+        return f"{run.node or 'its worker'} died, {run.so_far()}: run it again for the rest"
+    if run.meta:
         return f"somebody ended it ({reason}), {run.so_far()}: run it again for the rest"
     if reason == "expired":
         return f"no worker had time within {TAKEN} s, nothing was done: try again, or use --now"

@@ -100,6 +100,14 @@ def test_the_report_of_a_worker_comes_home_with_its_progress(task: Task) -> None
     assert report == Report(sweep="clean_backlog", messages=7)
 
 
+def test_a_worker_of_the_version_before_that_does_not_name_itself_is_followed_too(task: Task) -> None:
+    def came() -> None:
+        task.store("PROGRESS", {"done": 10, "total": 4000})
+
+    with pytest.raises(_remote.WorkerError, match=r"^its worker died, at 10 of 4,000 channels"):
+        task.follow(came, task.until((10, 4000)), lambda: task.store("REVOKED", TaskRevokedError("expired")))
+
+
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
