@@ -22,7 +22,7 @@ from chat._sizing_command import add_sizing
 from chat._stats_command import pause_of, stats_command
 from chat._urls import public
 from chat.screen import printable
-from chat.settings import Settings
+from chat.settings import Settings, unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     url = ""
     try:
         settings = Settings.from_env()
+        for line in unknown_names():
+            _say(f"chat: {line}")
         url = settings.redis_url
         options.run(options, settings)
         sys.stdout.flush()

@@ -48,7 +48,9 @@ class HandOver:
         self.hook: Hook | None = hook_at(settings.on_expire) if script in TOLD else None
         self._tally, self._ends = tally, ends
 
-    def keep(self, shard: int, names: list[bytes], slices: Sequence[list[Any]]) -> dict[bytes, int]:
+    def keep(
+        self, shard: int, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str
+    ) -> dict[bytes, int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
 
         Where that takes long, the channels that are left wait for their turn.
@@ -58,7 +60,7 @@ class HandOver:
         if not self.archive:
             return handed
         for portion in portions(self.archive, self._decoded(names, slices)):
-            failed = self.archive.keep(shard, portion)
+            failed = self.archive.keep(shard, portion, epoch=epoch, run=run)
             for channel, messages in portion.items():
                 name = encode_text(channel)
                 if error := failed.get(channel):

@@ -22,6 +22,8 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
     chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,
                                       <sweep>:runs, :failures, :channels, :messages, :clients -> totals
+                                      <sweep>:counted -> tokens of the runs counted last
+                                      <entry of the beat schedule>:scheduled -> "<ms> " of its last run sent by beat
     chat:celery:pollchat      LIST    tasks that wait; chat:celery:unacked HASH  tasks that a worker holds
 
 A channel exists while it has messages, is not idle, or has clients; `trimmed` has an entry for exactly as long.

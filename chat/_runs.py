@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,26 +11,28 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from chat._keys import decode_text, encode_text
+from chat._nodes import Command, all_of
 from chat._scripts import NOTE_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from chat._keys import Keys
     from chat._nodes import Client
     from chat._report import Report
 
-__all__ = ["LastRun", "last_run", "recorded"]
+__all__ = ["LastRun", "last_run", "note_scheduled", "recorded", "scheduled_ages"]
 
 
 def recorded(
     work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed_so_far: Callable[[], dict[str, int]]
 ) -> Report:
     """Do the work of a run, and note its start, then its report, or its error and what it had removed until then."""
+    run = secrets.token_hex(8)
 
     def note(moment: str, text: str = "", **totals: int) -> None:
         pairs = [part for item in totals.items() for part in item]
-        NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), *pairs))
+        NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), run, *pairs))
 
     try:
         note("started")
@@ -42,6 +45,24 @@ def recorded(
             note("failed", f"{type(error).__name__}: {error}", runs=1, failures=1, **removed_so_far())
         raise
     return report
+
+
+def note_scheduled(client: Client, keys: Keys, entry: str) -> None:
+    """Note that beat has just scheduled a run of an entry of its schedule; also while Redis is full."""
+    NOTE_RUN(client, (keys.runs,), (entry, "scheduled", "", ""))
+
+
+def scheduled_ages(client: Client, keys: Keys, entries: Sequence[str]) -> dict[str, float]:
+    """Return for entries of the beat schedule how many seconds ago a run was last scheduled, by the server's clock.
+
+    An entry that was never scheduled is absent; a time in the future counts as now.
+    """
+    fields = [f"{entry}:scheduled" for entry in entries]
+    commands = [("HMGET", keys.runs, *fields), ("TIME",)]
+    noted, (seconds, microseconds) = all_of(client, [Command(keys.runs, words) for words in commands])
+    now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    stored = {entry: (value or b"").strip() for entry, value in zip(entries, noted, strict=True)}
+    return {entry: max(0, now_ms - int(then_ms)) / 1000 for entry, then_ms in stored.items() if then_ms.isdigit()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,19 +6,21 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dotenv import dotenv_values, find_dotenv
 
 from chat._arguments import LONGEST, printable, short
+from chat._cron import parse_cron
 from chat._errors import SettingsError
 from chat._urls import CLUSTER, SENTINEL, parse_place, public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["QUEUE", "Settings"]
+__all__ = ["QUEUE", "Settings", "unknown_names"]
 
 QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 
@@ -28,6 +30,9 @@ PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,50}", re.ASCII)  # no braces: the hash t
 
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+OURS = "CHAT_"  # what the names of settings begin with; all but REDIS_URL
+# What Kubernetes adds to the environment for a Service that is called "chat", or "chat-" and more.
+OF_A_SERVICE = re.compile(r"CHAT_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?)", re.ASCII)
 
 
 def _whole(low: int, high: int = 2**31) -> Any:
@@ -54,6 +59,7 @@ def _seconds(*, zero: bool = False) -> Any:
 
 def _schedule(value: Any) -> float | str:
     if isinstance(value, str) and len(value.split()) == CRON_FIELDS:
+        parse_cron(value)
         return " ".join(value.split())
     parse: Callable[[Any], float] = _seconds()[0]
     return parse(value)
@@ -93,7 +99,11 @@ def _archive(value: Any) -> str:
     return str(value) if Path(value).is_absolute() else _function(value)
 
 
-SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
+EVERY = (
+    "a number of seconds above 0, or a cron expression of five fields that comes true at least every eight years:"
+    " day of month and day of week must both match"
+)
+SCHEDULE = (_schedule, EVERY)
 ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
 SENTINELS = "redis+sentinel://host:port,host:port/service/db"
 URL = (_redis_url, f"{ONE}, {SENTINELS} or redis+cluster://host:port,host:port")
@@ -206,8 +216,29 @@ class Settings:
         Raises:
             SettingsError: a value that is not allowed; one line with its name.
         """
-        if environ is None:
-            from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
-            environ = from_file | {k: v for k, v in os.environ.items() if v}
+        environ = _environment() if environ is None else environ
         given: dict[str, Any] = {item.name: environ.get(item.metadata["name"], "").strip() for item in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value})
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment, and from ``.env`` in this folder or the nearest above it what that does not set."""
+    from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
+    return from_file | {k: v for k, v in os.environ.items() if v}
+
+
+def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return a line for each name that begins like a setting and is none, with the nearest one that is.
+
+    Args:
+        environ: taken instead of the environment and ``.env``.
+    """
+    known = [item.metadata["name"] for item in fields(Settings)]
+    environ = _environment() if environ is None else environ
+    lines = []
+    for name in sorted(name for name, value in environ.items() if value.strip()):
+        if name.startswith(OURS) and name not in known and not OF_A_SERVICE.fullmatch(name):
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see .env.example for the names"
+            lines.append(f"{name} is no setting and does nothing: {hint}")
+    return lines

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from celery.schedules import ParseException, crontab
+from celery.schedules import crontab
 
 from chat import SettingsError
 from chat._urls import SENTINEL, parse_place
@@ -20,15 +20,12 @@ __all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "transpo
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
 LOOK_AHEAD = 1500  # runs of a cron expression: a day of them, each minute
+LOOK_AHEAD_YEARS = 28  # but no further; then every date has its weekday again
 FRESH = 0.9  # of its interval a run may wait for a worker; then the next one is about to come
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the entries of the three sweeps, ``clean_parts`` of each, every part with its own shards.
-
-    Raises:
-        SettingsError: a cron expression that is none.
-    """
+    """Return the entries of the three sweeps, ``clean_parts`` of each, every part with its own shards."""
     return {
         f"{sweep} {part + 1}/{settings.clean_parts}": _entry(settings, sweep, part)
         for sweep in SWEEPS
@@ -41,7 +38,7 @@ def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
     interval = SHORTEST_CRON if isinstance(every, str) else every
     entry: dict[str, Any] = {
         "task": f"tasks.{sweep}",
-        "schedule": _cron(sweep, every) if isinstance(every, str) else every,
+        "schedule": crontab.from_string(every) if isinstance(every, str) else every,
         "options": {
             # While no worker runs, runs do not pile up: those that come too late are dropped.
             "expires": FRESH * interval,
@@ -61,24 +58,18 @@ def longest_interval(settings: Settings, sweep: str) -> float:
     every: float | str = getattr(settings, f"{sweep}_every")
     if not isinstance(every, str):
         return every
-    schedule = _cron(sweep, every)
+    schedule = crontab.from_string(every)
     schedule.nowfun = lambda: datetime.now(UTC)
     longest, moment = 0.0, schedule.nowfun()
+    end = moment.year + LOOK_AHEAD_YEARS
     for run in range(LOOK_AHEAD):
         start, delta, _ = schedule.remaining_delta(moment)
         following = start + delta
         longest = max(longest, (following - moment).total_seconds() if run else 0.0)
         moment = following
+        if moment.year > end:
+            break
     return longest
-
-
-def _cron(sweep: str, expression: str) -> crontab:
-    try:
-        return crontab.from_string(expression)
-    except (ParseException, ValueError) as error:
-        name = f"CHAT_{sweep.upper()}_EVERY"
-        message = f"{name} is {expression!r}, must be a number of seconds or a cron expression: {error}"
-        raise SettingsError(message) from None
 
 
 def celery_url(url: str) -> str:

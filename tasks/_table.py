@@ -59,10 +59,17 @@ class Bar:
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            self._bar = click.progressbar(length=total, label=f"{self._label:15}", file=sys.stderr)
+            self._bar = click.progressbar(length=total, file=sys.stderr)
             self._bar.__enter__()
+        self._bar.label, self._bar.show_eta = f"{self._label:15}", True
         self._bar.length = total
         self._bar.update(done - self._bar.pos)
+
+    def quiet(self, seconds: float) -> None:
+        """Show for how long nothing was heard, in the place of an estimate that no longer holds."""
+        if self._bar:
+            self._bar.label, self._bar.show_eta = f"{self._label:15}no news for {age(seconds)}", False
+            self._bar.render_progress()
 
     def __exit__(self, *error: object) -> None:
         if self._bar:

@@ -79,9 +79,12 @@ def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, .
 
     def progress(done: int, total: int) -> None:
         with suppress(OperationalError, RedisError):  # nobody's progress bar stops a sweep
-            task.send_event("task-progress", done=done, total=total)  # for Flower
-            if task.request.id and not task.request.ignore_result:
-                task.update_state(state="PROGRESS", meta={"done": done, "total": total})  # for who waits for it
+            # Flower shows of an event what a task has fields for: `result` holds the report later.
+            shown = f"{done:,} of {total:,} channels ({done / max(1, total):.0%})"
+            task.send_event("task-progress", done=done, total=total, result=shown)
+            if task.request.id and not task.request.ignore_result:  # for the command that waits for the report
+                meta = {"done": done, "total": total, "hostname": task.request.hostname}
+                task.update_state(state="PROGRESS", meta=meta)
 
     report = run(clean, overrides, *args, progress=progress)
     log.info("%s", report)

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from lab import Lab
 from servers import Program, Server, clean_environment, eventually, run, worker
 
 from chat.stats import Stats, read_stats
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lab import Lab
     from redis import Redis
 
 Clean = tuple[int, str, str]
@@ -116,27 +118,62 @@ def test_without_a_worker_it_says_so_and_leaves_nothing_in_the_queue(clean: Call
     assert lab.redis.exists(lab.key("old", "log:"))
 
 
-def test_without_a_report_it_says_where_to_look(server: Server, lab: Lab) -> None:
-    app = "import tasks.cleaning; from tasks import _remote\n"
-    impatient = "_remote.LONGEST = 0.001; _remote.answers = lambda app: True\n"
-    code = app + impatient + "_remote.run_in_worker(tasks.app, 'clean_clients', {})"
-    lab.send_all("lobby", 3)
-    result = run("-c", code, REDIS_URL=server.url)  # no worker runs
-    assert "WorkerError: no report (TimeoutError: " in result.stderr
-    assert "see the worker's log, and celery -A tasks result" in result.stderr
+# Hands its channels over until it has had 40, then waits for a file.
+HELD = """
+import pathlib, time
+
+taken = []
+
+def keep(channel, messages):
+    taken.append(channel)
+    if len(taken) == 40:
+        pathlib.Path("held").touch()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_in_the_middle_of_a_sweep_died_and_what_went_is_told(
+    server: Server, redis: Redis, tmp_path: Path
+) -> None:
+    lab = Lab(redis, shards=1)
+    for number in range(100):
+        lab.send_all(f"room {number}", 3)
+    (tmp_path / "held.py").write_text(HELD)
+    settings = {"REDIS_URL": server.url, "CHAT_SHARDS": "1", "CHAT_ARCHIVE": "held:keep"}
+    consumer = worker(tmp_path, settings, "doomed").start()
+    try:
+        eventually(lambda: "ready." in consumer.output)
+        terminal = Terminal(server, "backlog", "--backlog", "1", "--yes", **settings)
+        eventually((tmp_path / "held").exists)
+        terminal.until("clean_backlog")
+        assert consumer.process
+        os.killpg(consumer.process.pid, signal.SIGKILL)
+        terminal.until("no news for")
+        terminal.until("run it again for the rest")
+        assert terminal.end() == 1
+    finally:
+        consumer.stop(signal.SIGKILL)
+    gone = stats_of(lab).removed
+    assert 0 < gone < 200
+    assert re.search(
+        rf"clean: doomed@\S+ died or is cut off, at \d+ of 100 channels; {gone} messages were removed", terminal.seen
+    )
+    assert "nothing was done" not in terminal.seen
 
 
 class Terminal:
     """The command as a person runs it: input, output and errors are a terminal."""
 
-    def __init__(self, server: Server, *arguments: str) -> None:
+    def __init__(self, server: Server, *arguments: str, **environment: str) -> None:
         self.seen, (self.ours, theirs) = "", pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "tasks", "clean", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=clean_environment() | {"REDIS_URL": server.url},
+            env=clean_environment() | {"REDIS_URL": server.url} | environment,
         )
         os.close(theirs)
 

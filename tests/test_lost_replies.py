@@ -10,6 +10,11 @@ from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import Chat, KeyReusedError
+from chat._keys import Keys
+from chat._runs import last_run, recorded
+from chat._scripts import NOTE_RUN
+from chat.cleaning import Report
+from chat.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,3 +83,46 @@ def test_a_cursor_bridges_the_callers_own_retry(chat: Chat, lab: Lab, proxy: Los
         chat.check_messages("bob", "lobby", after=cursor)
     proxy.lose = 0
     assert bodies(chat.check_messages("bob", "lobby", after=cursor)) == ["m1", "m2", "m3"]
+
+
+# The record of the runs: see chat/lua/note_run.lua.
+
+
+def test_a_run_whose_report_is_noted_again_counts_once(lab: Lab, proxy: LossyProxy) -> None:
+    client = connect(f"redis://127.0.0.1:{proxy.port}/0")
+
+    def work() -> Report:
+        proxy.lose = 1  # the reply to the note that follows
+        return Report(sweep="clean_backlog", messages=7)
+
+    recorded(work, client, Keys("chat", 16), "clean_backlog")
+    last = last_run(lab.redis.hgetall("chat:runs"), "clean_backlog")
+    assert (proxy.lost, last.runs, last.messages, last.report["messages"]) == (1, 1, 7, 7)
+    client.close()
+
+
+def test_a_run_whose_report_was_noted_does_not_count_as_failed_too(lab: Lab, proxy: LossyProxy) -> None:
+    client = connect(f"redis://127.0.0.1:{proxy.port}/0", retries=0)
+
+    def work() -> Report:
+        proxy.lose = 1
+        return Report(sweep="clean_backlog", messages=7)
+
+    with pytest.raises(RedisConnectionError):
+        recorded(work, client, Keys("chat", 16), "clean_backlog")
+    last = last_run(lab.redis.hgetall("chat:runs"), "clean_backlog")
+    assert (proxy.lost, last.runs, last.failures, last.error) == (1, 1, 0, "")
+    client.close()
+
+
+def test_notes_of_other_runs_in_between_do_not_make_a_repeated_note_count_again(lab: Lab) -> None:
+    def note(token: str) -> None:
+        NOTE_RUN(lab.redis, (b"chat:runs",), ("clean_backlog", "ended", "{}", token, "runs", 1))
+
+    tokens = [f"{number:016x}" for number in range(20)]
+    for token in [*tokens, *tokens[10:]]:
+        note(token)
+    assert lab.redis.hget("chat:runs", "clean_backlog:runs") == b"20"
+    for token in tokens * 3:
+        note(token)
+    assert lab.redis.hstrlen("chat:runs", "clean_backlog:counted") < 1000

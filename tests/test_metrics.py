@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import pytest
 from lab import Lab
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
-from servers import Program, Server, eventually, free_port, run
+from servers import Program, Server, eventually, free_port, run, worker
 
 from chat import Settings
 from chat._restore import restore
@@ -41,6 +42,14 @@ class Flower:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=20) as answer:
             assert answer.status == 200
             return str(answer.read().decode())
+
+    def row(self) -> str:
+        """Return state and result of the one task on its page."""
+        words = {"draw": 1, "start": 0, "length": 9, "order[0][column]": 0, "columns[0][data]": "name"}
+        query = urllib.parse.urlencode(words)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/tasks/datatable?{query}", timeout=20) as answer:
+            rows = json.loads(answer.read())["data"]
+        return " ".join(f"{row['state']} {row['result']}" for row in rows)
 
     def metrics(self) -> dict[str, float]:
         """Return the chat's samples, those of a task as ``name task``."""
@@ -176,3 +185,35 @@ def test_without_a_limit_of_memory_there_is_no_limit(flower: Flower, lab: Lab) -
 )
 def test_the_interval_of_a_cron_expression_is_its_longest(every: float | str, longest: float) -> None:
     assert longest_interval(Settings(clean_backlog_every=every), "clean_backlog") == longest
+
+
+HELD = """
+import pathlib, time
+
+taken = []
+
+def keep(channel, messages):
+    taken.append(channel)
+    while len(taken) == 40 and not pathlib.Path("go").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_flower_shows_how_far_a_long_run_is_and_then_its_report(own: Server, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(HELD)
+    settings = {"CHAT_SHARDS": "1", "CHAT_ARCHIVE": "held:keep", "CHAT_BACKLOG": "1"}
+    lab = Lab(lab.redis, shards=1, backlog=1)
+    for number in range(100):
+        lab.send_all(f"room {number}", 2)
+    flower = Flower(own, tmp_path, **settings)
+    consumer = worker(tmp_path, {"REDIS_URL": own.url} | settings).start()
+    try:
+        eventually(lambda: "ready." in consumer.output)
+        called = run("-m", "celery", "-A", "tasks", "call", "tasks.clean_backlog", REDIS_URL=own.url, **settings)
+        assert called.returncode == 0
+        eventually(lambda: re.fullmatch(r"PROGRESS \d+ of 100 channels \(\d+%\)", flower.row()))
+        (tmp_path / "go").touch()
+        eventually(lambda: re.fullmatch(r"SUCCESS removed 100 messages in \d+\.\d+ s", flower.row()))
+    finally:
+        consumer.stop()
+        flower.program.stop()

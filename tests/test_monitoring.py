@@ -179,3 +179,14 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     assert used == variables
     sources = set(re.findall(r'"uid": "([^"]*)"', text)) - {DASHBOARD["uid"]}
     assert sources == {"${DS_PROMETHEUS}"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["README.md", "deploy/systemd/pollchat-flower.service", "deploy/compose.yaml", "deploy/kubernetes/flower.yaml"],
+)
+@pytest.mark.parametrize(
+    "option", ["--purge_offline_workers=60", "--tasks_columns=name,state,kwargs,result,received,runtime,worker"]
+)
+def test_flower_is_started_with_the_same_options_everywhere(place: str, option: str) -> None:
+    assert re.search(rf"{re.escape(option)}(?![\w,])", (ROOT / place).read_text())

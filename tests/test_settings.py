@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery.schedules import crontab
+from hypothesis import given
+from hypothesis import strategies as st
 from servers import ROOT, run
 
 from chat import Settings, SettingsError
+from chat._cron import parse_cron
 from chat._urls import parse_place, public
 from tasks import beat_schedule
-from tasks._config import celery_url, transport_options
+from tasks._config import celery_url, longest_interval, transport_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,10 +146,69 @@ def test_a_cron_expression_is_a_schedule() -> None:
     assert entry["options"]["expires"] < 60
 
 
-def test_a_cron_expression_that_is_none_is_one_line() -> None:
-    with pytest.raises(SettingsError, match=r"^CHAT_CLEAN_CLIENTS_EVERY is '\* \* \* \* nonday', must be") as caught:
-        beat_schedule(Settings(clean_clients_every="* * * * nonday"))
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "* * * * nonday", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 7", "*/0 * * * *",
+        "5/2 * * * *", "1-5-7 * * * *", "1, * * * *", "-1 * * * *", "0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 29 2 1",
+        "0 0 1 1 1", f"{'9' * 5000} * * * *",
+    ],
+)  # fmt: skip
+def test_a_cron_expression_that_is_none_or_does_not_come_true_in_years_is_one_line(expression: str) -> None:
+    with pytest.raises(SettingsError, match=r"^CHAT_CLEAN_CLIENTS_EVERY is '") as caught:
+        Settings(clean_clients_every=expression)
+    assert "a cron expression of five fields that comes true at least every eight years" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("expression", ["0 0 29 2 *", "0 0 29 2 0-4", "0 0 31 * *", "0 0 29 feb-mar mon", "* * * * *"])
+def test_a_cron_expression_that_comes_true_now_and_then_is_a_schedule(expression: str) -> None:
+    longest = longest_interval(Settings(clean_clients_every=expression), "clean_clients")
+    assert 60 <= longest <= 8.01 * 366 * 86400
+
+
+CRON_PARTS = [
+    st.one_of(
+        st.just("*"),
+        st.integers(1, high).map("*/{}".format),
+        st.integers(low, high).map(str),
+        st.tuples(st.integers(low, high), st.integers(low, high)).map("{0[0]}-{0[1]}".format),
+        st.tuples(st.integers(low, high), st.integers(low, high), st.integers(1, high)).map(
+            "{0[0]}-{0[1]}/{0[2]}".format
+        ),
+        *([st.sampled_from(names)] if names else []),
+    )
+    for low, high, names in [
+        (0, 59, []), (0, 23, []), (1, 31, []), (1, 12, ["jan", "Feb", "april-june"]), (0, 6, ["sun", "FRI", "fri-mon"]),
+    ]
+]  # fmt: skip
+
+
+@given(st.tuples(*(st.lists(part, min_size=1, max_size=3).map(",".join) for part in CRON_PARTS)), st.datetimes())
+def test_celery_reads_and_computes_every_cron_expression_as_the_settings_do(fields: Any, moment: datetime) -> None:
+    try:
+        cron = parse_cron(" ".join(fields))
+    except ValueError:
+        return
+    celerys = crontab.from_string(" ".join(fields))
+    assert cron == (
+        celerys.minute, celerys.hour, celerys.day_of_month, celerys.month_of_year, celerys.day_of_week,
+    )  # fmt: skip
+    celerys.nowfun = lambda: datetime.now(UTC)
+    start, delta, _ = celerys.remaining_delta(moment.replace(year=2000 + moment.year % 400, tzinfo=UTC))
+    due = start + delta
+    assert (due - start).days <= 8 * 366
+    assert (due.minute in cron[0], due.hour in cron[1], due.day in cron[2], due.month in cron[3]) == (True,) * 4
+    assert due.isoweekday() % 7 in cron[4]
+
+
+@pytest.mark.parametrize("program", ["worker", "beat", "stats"])
+def test_a_cron_expression_that_never_comes_true_stops_every_process_with_one_line(program: str) -> None:
+    words = ["-m", "chat", "stats"] if program == "stats" else ["-m", "celery", "-A", "tasks", program]
+    done = run(*words, CHAT_CLEAN_BACKLOG_EVERY="0 0 29 2 1")
+    assert done.returncode != 0
+    assert "CHAT_CLEAN_BACKLOG_EVERY is '0 0 29 2 1', must be" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""What worker and beat look at when they start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import ROOT, Server, beat, eventually, run, worker
+
+from chat.settings import unknown_names
+from tasks._policy import write_into
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAMS = [["worker", "--without-gossip", "--without-mingle"], ["beat", "--pidfile="]]
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=["worker", "beat"])
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CHAT_ARCHIVE", "nomod:fn", "CHAT_ARCHIVE is 'nomod:fn', which cannot be imported here: ModuleNotFoundError"),
+        ("CHAT_ON_EXPIRE", "json:nofn", "CHAT_ON_EXPIRE is 'json:nofn', which cannot be imported here: AttributeError"),
+        ("CHAT_ON_EXPIRE", "json:__name__", "CHAT_ON_EXPIRE is 'json:__name__', must be a function"),
+        ("CHAT_ARCHIVE", "FILE/below", "CHAT_ARCHIVE is 'FILE/below', must be a folder that can be written here: "),
+        ("CHAT_ARCHIVE", "FILE", "CHAT_ARCHIVE is 'FILE', must be a folder that can be written here: "),
+    ],
+)
+def test_a_destination_that_cannot_work_ends_the_start_with_one_line(
+    words: list[str], name: str, value: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    value, says = (text.replace("FILE", str(tmp_path / "file")) for text in (value, says))
+    done = run("-m", "celery", "-A", "tasks", *words, folder=tmp_path, **{name: value})
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"pollchat: {says}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_for_the_archive_is_made_and_left_empty(tmp_path: Path) -> None:
+    write_into(tmp_path / "some" / "where")
+    assert list((tmp_path / "some" / "where").iterdir()) == []
+    assert (tmp_path / "some" / "where").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_worker_and_beat_start_with_destinations_that_work_and_warn_of_names_that_are_no_settings(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "hooks.py").write_text("def gone(channel, clients): pass\n")
+    settings = {"CHAT_ON_EXPIRE": "hooks:gone", "CHAT_ARCHIVE": str(tmp_path / "kept"), "CHAT_BACKLGO": "7"}
+    environment = {"REDIS_URL": server.url} | settings
+    for program, sign in ((worker(tmp_path, environment), "ready."), (beat(tmp_path, environment), "Sending due task")):
+        program.start()
+        try:
+            eventually(lambda program=program, sign=sign: sign in program.output)
+        finally:
+            assert program.stop() == 0
+        assert program.output.count("CHAT_BACKLGO is no setting and does nothing: did you mean CHAT_BACKLOG?") == 1
+        assert "WARNING CHAT_BACKLGO" in program.output
+
+
+@pytest.mark.slow
+def test_a_hook_that_asks_a_redis_that_is_away_does_not_keep_a_worker_from_starting(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "hooks.py").write_text("import redis\nredis.Redis(port=1, retry=None).ping()\ndef gone(*_): pass\n")
+    program = worker(tmp_path, {"REDIS_URL": server.url, "CHAT_ON_EXPIRE": "hooks:gone"}).start()
+    try:
+        eventually(lambda: "ready." in program.output)
+    finally:
+        program.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("CHAT_BACKLGO", "did you mean CHAT_BACKLOG?"),
+        ("CHAT_CLEAN_CLIENT_EVERY", "did you mean CHAT_CLEAN_CLIENTS_EVERY?"),
+        ("CHAT_REDIS_URL", "did you mean"),
+        ("CHAT_XYZZY_QWERTZ_PLUGH", "see .env.example for the names"),
+    ],
+)
+def test_a_name_that_is_no_setting_is_told_with_the_nearest_that_is(name: str, says: str) -> None:
+    (line,) = unknown_names({name: "1", "REDIS_URL": "", "HOME": "/"})
+    assert line.startswith(f"{name} is no setting and does nothing: {says}")
+
+
+def test_settings_empty_values_and_what_kubernetes_adds_for_a_service_are_no_unknown_names() -> None:
+    example = (ROOT / ".env.example").read_text().splitlines()
+    known = {line.lstrip("# ").partition("=")[0]: "1" for line in example if line.lstrip("# ").startswith("CHAT_")}
+    service = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
+    added = {f"CHAT_{more}{name}": "1" for name in service for more in ("", "REDIS_")}
+    assert len(known) > 15
+    assert unknown_names(known | added | {"CHAT_BACKLGO": " "}) == []
+
+
+def test_the_chat_command_warns_of_a_name_in_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHAT_BACKLGO=7\n")
+    done = run("-m", "chat", "stats", folder=tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+    assert (
+        done.stderr.splitlines()[0] == "chat: CHAT_BACKLGO is no setting and does nothing: did you mean CHAT_BACKLOG?"
+    )
+    assert len(done.stderr.splitlines()) == 2
