@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.utils.log import get_task_logger
+from click import ClickException
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -48,6 +49,10 @@ class Told(UserDict[str, Any]):
         return self.data
 
 
+class BadOverrideError(ClickException, InvalidArgumentError):
+    """Raised by a task for an argument that is not allowed: ``celery result`` prints a click exception in one line."""
+
+
 # A bad argument is the caller's: one line in the log, no traceback, no retry.
 sweep_task = partial(shared_task, bind=True, throws=(ChatError,))
 
@@ -79,7 +84,10 @@ def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, .
             if task.request.id and not task.request.ignore_result:
                 task.update_state(state="PROGRESS", meta={"done": done, "total": total})  # for who waits for it
 
-    report = run(clean, overrides, *args, progress=progress)
+    try:
+        report = run(clean, overrides, *args, progress=progress)
+    except InvalidArgumentError as error:
+        raise BadOverrideError(str(error)) from None
     log.info("%s", report)
     return Told(report)
 
