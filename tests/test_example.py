@@ -195,8 +195,11 @@ def test_many_people_with_long_names_leave_room_for_the_log_on_a_phone(
         lab = Lab(redis)
         for number in range(60):
             lab.chat.check_messages(f"{number:02} with a name as long as it may be"[:40], "lobby")
+        for number in range(30):
+            lab.send("lobby", {"from": "alice", "text": f"m{number}"})
     bob = enter("bob", viewport={"width": 390, "height": 844})
     expect(bob.locator("#here bdi")).to_have_count(61)
+    expect(bob.locator("#log li").last).to_be_in_viewport()
     log, box = bob.locator("#log").bounding_box(), bob.locator("#text").bounding_box()
     assert log
     assert box
