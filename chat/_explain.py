@@ -1,4 +1,4 @@
-"""What redis-py's errors mean when a URL does not fit its server: the same exceptions, in words that say what to do."""
+"""Clearer messages for redis-py's errors when a URL does not fit its server. The exceptions keep their types."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ __all__ = ["ExplainingAsyncRetry", "ExplainingRetry", "describe_outage", "explai
 SERVER = "redis://host:port/db"
 CLUSTER = "redis+cluster://host:port,host:port"
 SENTINEL = "redis+sentinel://host:port/service/db"
-NO_SLOTS = "the cluster has no slots yet: create it, or wait until that is done"
 
-# Regular expressions of what redis-py says, and what is said in its place. The first that is found counts.
+# Regular expressions for redis-py's messages, and the messages that replace them. The first match is used.
 EXPLANATIONS = (
     (
         r"No master found for '.*?' : .*auth:",
@@ -48,10 +47,16 @@ EXPLANATIONS = (
     (r"unknown command .?GET\b", f"this is a sentinel, no Redis server: the URL of what it watches is {SENTINEL}"),
     (r"Cluster mode is not enabled on this node", f"this is no node of a cluster: its URL is {SERVER}"),
     (r"DB index is out of range", r"Redis has no database of that number: end the URL in another one, /0 say"),
-    (r"Redis Cluster cannot be connected\..*?: None", NO_SLOTS),
-    (r"Redis Cluster cannot be connected\..*?: (.*)", r"no node of the cluster answers: \1"),
+    (
+        r"Redis Cluster cannot be connected\..*?: None",
+        "no node of the cluster answers, or they have no slots yet: start them, or create the cluster",
+    ),
+    (
+        r"Redis Cluster cannot be connected\..*?: (.*?)\.?$",
+        r"no node of the cluster answers (\1): start them, or put their hosts and ports into the URL",
+    ),
 )
-# The same of what only a client of one server lets its callers see: one of a cluster asks again.
+# Redirections reach the caller only from a client of one server: a cluster's client follows them.
 OF_ONE_SERVER = (
     (
         r"^\d+ \S*:\d+$|Hash slot not served|The cluster is down|SELECT is not allowed in cluster mode",
@@ -59,18 +64,19 @@ OF_ONE_SERVER = (
     ),
 )
 
-# What an outage looks like, and a port on which only one of the two sides expects TLS, too.
+# Scheme, message and hint for mistakes about TLS. An outage can have the first and the last message, too.
 TLS = (
     ("rediss", r"Timeout connecting", "start it, or begin the URL with redis if it has no TLS"),
+    ("rediss", r"CERTIFICATE_VERIFY_FAILED", "name the certificate's authority in the URL, ?ssl_ca_certs=/path/ca.pem"),
     ("redis", r"reset by peer|[Cc]onnection closed", "start it, or begin the URL with rediss if it expects TLS"),
 )
 
 
 def explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
-    """Let an error say what to do where redis-py's words are a riddle; those are kept as a note of it."""
+    """Replace the message of an error that does not say what to do, and keep the original as a note."""
     text = str(error)
     if getattr(error, "__notes__", None):
-        return  # at an inner attempt
+        return  # explained already, by the retry of the connection
     for pattern, meaning in explanations:
         if match := re.search(pattern, text, re.DOTALL):
             error.args = (match.expand(meaning),)
@@ -79,9 +85,9 @@ def explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
 
 
 def explain_cluster(error: Exception) -> RedisConnectionError:
-    """Return the error of a cluster as one that says "unreachable" as a client of one server does."""
-    if isinstance(error, IndexError):  # redis-py's, where a node's table of slots is empty
-        return RedisConnectionError(NO_SLOTS)
+    """Return the error of a cluster's client as the type that a client of one server would raise."""
+    if isinstance(error, IndexError):  # redis-py's bug when a node's table of slots is empty
+        return RedisConnectionError("the cluster has no slots yet: create it, or wait until that is done")
     refused = re.search("HELLO must be called|Authentication required|invalid username-password", str(error))
     explained = (AuthenticationError if refused else RedisConnectionError)(str(error))
     explain(explained, EXPLANATIONS)
@@ -89,20 +95,20 @@ def explain_cluster(error: Exception) -> RedisConnectionError:
 
 
 def describe_outage(error: Exception, url: str) -> str:
-    """Return in one line that Redis cannot be used, and what to do."""
+    """Return one line for the user: why Redis cannot be used, and what to do."""
     where, text = redact_url(url), " ".join(str(error).split()).rstrip(".")
-    if getattr(error, "__notes__", None):
-        return f"{where}: {text}"
     scheme = url.partition("://")[0].partition("+")[0]
     hints = [hint for tls, pattern, hint in TLS if tls == scheme and re.search(pattern, text)]
+    if getattr(error, "__notes__", None):
+        return "; ".join([f"{where}: {text}", *hints])
     return f"no Redis at {where} ({text}): {(*hints, 'start one with ./deploy/up, or set REDIS_URL')[0]}"
 
 
 class ExplainingRetry(Retry):
-    """The retry of one server's client, through which each command and each connecting goes: it explains errors."""
+    """A retry that explains what it raises. Every command and connection attempt of one server's client uses it."""
 
     def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run what may fail, again and again."""
+        """Run `do`, and again when it fails."""
         try:
             return super().call_with_retry(*args, **options)
         except RedisError as error:
@@ -111,10 +117,10 @@ class ExplainingRetry(Retry):
 
 
 class ExplainingAsyncRetry(AsyncRetry):
-    """The same of ``redis.asyncio``."""
+    """`ExplainingRetry` for ``redis.asyncio``."""
 
     async def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run what may fail, again and again."""
+        """Run `do`, and again when it fails."""
         try:
             return await super().call_with_retry(*args, **options)
         except RedisError as error:

@@ -20,6 +20,7 @@ __all__ = [
     "SERVER_FORM",
     "Place",
     "parse_place",
+    "password_hint",
     "redact_url",
 ]
 
@@ -32,7 +33,7 @@ OF_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
 
 SCHEME = re.compile(r"\W?[A-Za-z+]+://")
 PARAMETER = re.compile(r"\?.*=", re.DOTALL)
-# The parameters that are shown. What else stands there is hidden: a misspelt name, the rest of a password with an &.
+# Only these parameters are shown. Anything else may be a misspelt name, or the rest of a password with an &.
 NO_SECRETS = {"db", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
 SECRETS = {"sentinel_password", "sentinel_username", "ssl_password"}
 
@@ -67,17 +68,21 @@ def parse_place(url: str) -> Place:
     try:
         return _parse(url)
     except (AttributeError, TypeError, ValueError):  # no str, or one that is no URL
-        is_text = isinstance(url, str)
-        was = repr(redact_url(url)) if is_text else f"of type {type(url).__name__}"
-        login = "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if is_text and "@" in url else ""
-        message = f"the URL is {was}, must be {FORMS}{login}"
+        was = repr(redact_url(url)) if isinstance(url, str) else f"of type {type(url).__name__}"
+        message = f"the URL is {was}, must be {FORMS}{password_hint(url)}"
         raise InvalidArgumentError(message) from None
 
 
-def redact_url(url: str) -> str:
-    """Return a URL without user, passwords and other secrets.
+def password_hint(url: Any) -> str:
+    """Return what to add to the refusal of a URL with a password, which is refused for that password perhaps."""
+    is_likely = isinstance(url, str) and "@" in url and "://" in url
+    return "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if is_likely else ""
 
-    A password may contain any character when nobody has encoded it, so all before the last @ is hidden.
+
+def redact_url(url: str) -> str:
+    """Return a URL without its user, passwords and other secrets.
+
+    Everything before the last @ is hidden: a password that was not percent-encoded may contain any character.
     """
     match = SCHEME.match(url)
     scheme = match[0] if match else ""

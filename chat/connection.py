@@ -131,12 +131,12 @@ def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT)
 
 
 def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None:
-    """Hold what a chat is made of against what it can work with.
+    """Check the arguments of a chat.
 
-    A client is what has redis-py's ``execute_command``, so a wrapper or a test's double passes.
+    Anything with redis-py's ``execute_command`` counts as a client, so wrappers and test doubles are accepted.
 
     Raises:
-        InvalidArgumentError: no client, one of the other kind, or no settings.
+        InvalidArgumentError: not a client, a sync client in place of an async one or the reverse, or not settings.
     """
     command = None if isinstance(client, type) else getattr(client, "execute_command", None)
     awaits = iscoroutinefunction(command)

@@ -13,7 +13,7 @@ from dotenv import dotenv_values, find_dotenv
 
 from chat._arguments import LONGEST
 from chat._errors import SettingsError
-from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, redact_url
+from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -165,7 +165,8 @@ class Settings:
                 object.__setattr__(self, item.name, item.metadata["parse"](value))
             except (TypeError, ValueError, AttributeError):
                 shown = repr(redact_url(value)) if isinstance(value, str) else redact_url(repr(value))
-                message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
+                hint = password_hint(value) if item.name.endswith("_url") else ""
+                message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}{hint}"
                 raise SettingsError(message) from None
         if 0 < self.hard_backlog < self.backlog:
             message = f"CHAT_HARD_BACKLOG is {self.hard_backlog}, must be 0 or at least CHAT_BACKLOG, {self.backlog}"
@@ -175,7 +176,7 @@ class Settings:
             raise SettingsError(message)
 
     def __repr__(self) -> str:
-        """Return what `dataclass` would, without passwords: ``celery report`` and Flower show it."""
+        """Return the settings without passwords: ``celery report`` and Flower show them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         shown = {name: redact_url(value) if name.endswith("_url") else value for name, value in values.items()}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

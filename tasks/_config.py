@@ -109,9 +109,9 @@ def celery_url(url: str) -> str:
 
 
 def part_from_ssl_password(url: str) -> tuple[str, dict[str, str]]:
-    """Return a URL without its ``ssl_password``, and that as Celery takes it beside the URL.
+    """Return a URL without its ``ssl_password``, and the password as a setting of its own.
 
-    Celery shows a result backend's parameters to whoever looks at its settings: in Flower, say. In a dict it masks it.
+    Celery masks passwords in a dict, but not in the parameters of a result backend's URL, which Flower shows.
     """
     base, mark, query = url.partition("?")
     rest = "&".join(part for part in query.split("&") if not part.startswith("ssl_password="))

@@ -154,6 +154,26 @@ def test_a_port_without_tls_is_thought_of(ports: dict[str, str]) -> None:
     )
 
 
+def test_an_unknown_certificate_is_told_where_its_authority_is_named() -> None:
+    error = RedisConnectionError("Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate.")
+    told = describe_outage(error, "rediss://:secret@h:1/0")
+    assert told.startswith(
+        "no Redis at rediss://...@h:1/0 (Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED]"
+    )
+    assert told.endswith("): name the certificate's authority in the URL, ?ssl_ca_certs=/path/ca.pem")
+
+
+def test_a_cluster_without_tls_is_thought_of() -> None:
+    with socket.create_server((HOST, 0)) as listener:  # accepts, and says nothing to a TLS handshake
+        where = f"{HOST}:{listener.getsockname()[1]}"
+        with pytest.raises(RedisConnectionError) as caught:
+            connect(f"rediss+cluster://{where}", retries=0, timeout=0.2)
+        assert describe_outage(caught.value, f"rediss+cluster://{where}") == (
+            f"rediss+cluster://{where}: no node of the cluster answers (Timeout connecting to server): start them, or "
+            "put their hosts and ports into the URL; start it, or begin the URL with redis if it has no TLS"
+        )
+
+
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_port_with_tls_is_thought_of(*, reset: bool) -> None:
     """A server that expects TLS ends a connection at the first byte that is none."""

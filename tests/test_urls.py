@@ -92,6 +92,13 @@ def test_what_is_no_secret_is_shown(url: str, shown: str) -> None:
     assert redact_url(url) == shown
 
 
+def test_a_setting_with_a_special_character_in_its_password_is_told_how_to_write_it() -> None:
+    with pytest.raises(SettingsError, match=r"write @ / \? # & in a password as %40 %2F %3F %23 %26$") as caught:
+        Settings(redis_url="redis://:pa/ss@host/0")
+    assert str(caught.value).startswith("REDIS_URL is 'redis://...@host/0', must be redis://host:port/db")
+    assert Settings(redis_url="redis://:pa%2Fss@host/0")
+
+
 @pytest.mark.parametrize("face", [Chat, AsyncChat])
 @pytest.mark.parametrize(
     ("url", "was"),
