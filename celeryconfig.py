@@ -6,14 +6,14 @@ Measured on Celery 5.7 and redis-py 8 with redis-server 7.0: see the reasons bef
 from chat import Settings, SettingsError
 from chat.settings import QUEUE
 from tasks._config import beat_schedule as schedule
-from tasks._config import celery_url, transport_options
+from tasks._config import celery_url, part_from_ssl_password, transport_options
 
 try:
     settings = Settings.from_env()
     beat_schedule = schedule(settings)
     # Where. Read and write URLs are said too: a stray CELERY_BROKER_URL in the environment would win over broker_url.
     broker_url = broker_read_url = broker_write_url = celery_url(settings.broker_url)
-    result_backend = celery_url(settings.result_url)
+    result_backend, redis_backend_use_ssl = part_from_ssl_password(celery_url(settings.result_url))
 except SettingsError as error:
     message = f"pollchat: {error}"
     raise SystemExit(message) from None

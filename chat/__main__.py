@@ -17,10 +17,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError, ChatFullError, InvalidArgumentError, SettingsError
+from chat._explain import describe_outage
 from chat._restore_command import add_restore
 from chat._sizing_command import add_sizing
 from chat._stats_command import pause_of, stats_command
-from chat._urls import public
 from chat.screen import printable
 from chat.settings import Settings, unknown_names
 
@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SettingsError, InvalidArgumentError) as error:
         return _fail(BAD_INPUT, str(error))
     except (RedisConnectionError, RedisTimeoutError) as error:
-        reason = str(error).rstrip(".")
-        return _fail(UNREACHABLE, f"no Redis at {public(url)} ({reason}): start one with ./deploy/up, or set REDIS_URL")
+        return _fail(UNREACHABLE, describe_outage(error, url))
     except (ChatFullError, ChatError, RedisError) as error:
         return _fail(REFUSED, str(error))
     except BrokenPipeError:  # `chat check ... | head`

@@ -17,7 +17,7 @@ from chat._nodes import RAW
 from chat._requests import PAGE, TURNS, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
 from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
-from chat.connection import connect_async
+from chat.connection import confirm_arguments, connect_async
 from chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class AsyncChat:
     """
 
     def __init__(self, client: AsyncClient, *, settings: Settings | None = None) -> None:
+        confirm_arguments(client, settings, asynchronous=True)
         self._client = client
         self._settings = settings or Settings()
         self._requests = Requests(self._settings)

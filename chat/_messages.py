@@ -209,7 +209,9 @@ def decode_cursor(channel: bytes, cursor: Any) -> str:
         return ""
     match = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if match is None:
-        message = f"after is {shown(cursor)}, must be the cursor of an earlier check, or None"
+        was = "a check" if isinstance(cursor, Check) else shown(cursor)
+        instead = "check.cursor" if isinstance(cursor, Check) else "the cursor of an earlier check, or None"
+        message = f"after is {was}, must be {instead}"
         raise InvalidCursorError(message)
     epoch, of_channel, sent_ms, position = match.groups()
     return f"{epoch if int(of_channel, 16) == crc32(channel) else ''} {position} {sent_ms}"

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import InvalidArgumentError
-from chat._urls import public
+from chat._urls import redact_url
 from chat.connection import connect
 from chat.screen import stats_lines
 from chat.stats import read_stats
@@ -46,7 +46,7 @@ def stats_command(options: argparse.Namespace, settings: Settings) -> None:
         try:
             _print(client, broker, options, settings)
         except (RedisConnectionError, RedisTimeoutError) as error:  # it may come back, and then this goes on
-            print(f"no Redis at {public(settings.redis_url)}: {error}", flush=True)
+            print(f"no Redis at {redact_url(settings.redis_url)}: {error}", flush=True)
         time.sleep(pause)
 
 

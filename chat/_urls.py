@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.connection import parse_url
 
-__all__ = ["CLUSTER", "SENTINEL", "SERVER", "Place", "parse_place", "public"]
+from chat._errors import InvalidArgumentError
+
+__all__ = [
+    "CLUSTER",
+    "FORMS",
+    "SENTINEL",
+    "SENTINEL_FORM",
+    "SERVER",
+    "SERVER_FORM",
+    "Place",
+    "parse_place",
+    "password_hint",
+    "redact_url",
+]
 
 SERVER, SENTINEL, CLUSTER = "", "sentinel", "cluster"
 SENTINEL_PORT, SERVER_PORT = 26379, 6379
-SECRETS = re.compile(r"(?<=//).*(?=@)|(?<=sentinel_password=)[^&']*")
+SERVER_FORM = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
+SENTINEL_FORM = "redis+sentinel://host:port,host:port/service/db"
+FORMS = f"{SERVER_FORM}, {SENTINEL_FORM} or redis+cluster://host:port,host:port"
 OF_SENTINEL = {"sentinel_username": "username", "sentinel_password": "password"}
+
+SCHEME = re.compile(r"\W?[A-Za-z+]+://")
+PARAMETER = re.compile(r"\?.*=", re.DOTALL)
+# Only these parameters are shown. Anything else may be a misspelt name, or the rest of a password with an &.
+NO_SECRETS = {"db", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+SECRETS = {"sentinel_password", "sentinel_username", "ssl_password"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +52,55 @@ class Place:
     """
 
     form: str
-    url: str
+    url: str = field(repr=False)
     hosts: tuple[tuple[str, int], ...]
     service: str
-    options: dict[str, Any]
-    sentinel_options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)
+    sentinel_options: dict[str, Any] = field(repr=False)
 
 
 def parse_place(url: str) -> Place:
     """Return what a URL says.
 
     Raises:
-        ValueError: it is none of the forms.
+        InvalidArgumentError: it is none of the forms.
     """
+    try:
+        return _parse(url)
+    except (AttributeError, TypeError, ValueError):  # no str, or one that is no URL
+        was = repr(redact_url(url)) if isinstance(url, str) else f"of type {type(url).__name__}"
+        message = f"the URL is {was}, must be {FORMS}{password_hint(url)}"
+        raise InvalidArgumentError(message) from None
+
+
+def password_hint(url: Any) -> str:
+    """Return what to add to the refusal of a URL with a password, which is refused for that password perhaps."""
+    is_likely = isinstance(url, str) and "@" in url and "://" in url
+    return "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if is_likely else ""
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without its user, passwords and other secrets.
+
+    Everything before the last @ is hidden: a password that was not percent-encoded may contain any character.
+    """
+    match = SCHEME.match(url)
+    scheme = match[0] if match else ""
+    login, at, address = url.removeprefix(scheme).rpartition("@")
+    if PARAMETER.search(login):  # the @ belongs to its value, perhaps
+        return f"{scheme}..."
+    address, mark, query = address.partition("?")
+    return f"{scheme}{'...@' if at else ''}{address}{mark}{'&'.join(map(_redact, query.split('&')))}"
+
+
+def _redact(parameter: str) -> str:
+    name = parameter.partition("=")[0]
+    if not parameter or name in NO_SECRETS:
+        return parameter
+    return f"{name}=..." if name in SECRETS else "..."
+
+
+def _parse(url: str) -> Place:
     scheme, _, rest = url.partition("://")
     tls, form = scheme.partition("+")[::2]
     if scheme == "unix" or not form:
@@ -51,6 +108,8 @@ def parse_place(url: str) -> Place:
     if tls not in {"redis", "rediss"} or form not in {SENTINEL, CLUSTER}:
         raise ValueError
     parts = urlsplit(f"//{rest}")
+    if parts.fragment:  # the rest of a password with a #, say
+        raise ValueError
     login, _, names = parts.netloc.rpartition("@")
     hosts = tuple(_host(name, SENTINEL_PORT if form == SENTINEL else SERVER_PORT) for name in names.split(","))
     service, _, database = parts.path.strip("/").partition("/")
@@ -71,11 +130,6 @@ def parse_place(url: str) -> Place:
     return Place(form, "", hosts, service, options, of_sentinel)
 
 
-def public(url: str) -> str:
-    """Return a URL without its passwords."""
-    return SECRETS.sub("...", url)
-
-
 def _server(url: str) -> Place:
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else parts.hostname
@@ -83,8 +137,10 @@ def _server(url: str) -> Place:
     database = query.pop("db", "0") if parts.scheme == "unix" else parts.path.strip("/") or "0"
     if parts.scheme == "rediss":
         query = {name: value for name, value in query.items() if not name.startswith("ssl_")}
-    if parts.scheme not in {"redis", "rediss", "unix"} or not where or not database.isdecimal() or query:
-        raise ValueError  # redis-py's other options mean nothing to Celery
+    if parts.scheme not in {"redis", "rediss", "unix"} or not where or not database.isdecimal():
+        raise ValueError
+    if query or parts.fragment:  # redis-py's other options mean nothing to Celery
+        raise ValueError
     parts.port  # noqa: B018  raises for a port that is none
     return Place(SERVER, url, (), "", {}, {})
 

@@ -1,5 +1,6 @@
 """A Redis client that outlives short failures."""
 
+from inspect import iscoroutinefunction
 from typing import Any
 
 from redis import Redis
@@ -10,14 +11,16 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from chat._errors import InvalidArgumentError
+from chat._explain import ExplainingAsyncRetry, ExplainingRetry, explain_cluster
 from chat._nodes import AsyncClient, Client, nodes
 from chat._urls import CLUSTER, SENTINEL, parse_place
+from chat.settings import Settings
 
-__all__ = ["AsyncClient", "Client", "connect", "connect_async", "nodes"]
+__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -31,8 +34,8 @@ class Cluster(RedisCluster):
         self._patience = patience
         try:
             super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
-        except RedisClusterException as error:
-            raise RedisConnectionError(str(error)) from error
+        except (RedisClusterException, IndexError) as error:
+            raise explain_cluster(error) from error
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
@@ -42,7 +45,7 @@ class Cluster(RedisCluster):
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (RedisClusterException, ClusterError) as error:
-            raise RedisConnectionError(str(error)) from error
+            raise explain_cluster(error) from error
 
 
 class AsyncCluster(redis_asyncio.RedisCluster):
@@ -56,8 +59,8 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         """Find out who has which slots; done by the first command."""
         try:
             return await super().initialize(*args, **options)
-        except RedisClusterException as error:
-            raise RedisConnectionError(str(error)) from error
+        except (RedisClusterException, IndexError) as error:
+            raise explain_cluster(error) from error
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
@@ -71,7 +74,7 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         try:
             return await super().execute_command(*args, **options)
         except (RedisClusterException, ClusterError) as error:
-            raise RedisConnectionError(str(error)) from error
+            raise explain_cluster(error) from error
 
 
 class AsyncPrimary(redis_asyncio.Redis):
@@ -96,14 +99,15 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
         timeout: seconds for a connection, and for a reply.
 
     Raises:
-        ValueError: a URL of another form.
+        InvalidArgumentError: a URL of another form.
         redis.exceptions.ConnectionError: no node of the cluster answers; one server is first asked when used.
     """
     place, timeouts = parse_place(url), _timeouts(timeout)
-    retry = Retry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
         some = [ClusterNode(host, port) for host, port in place.hosts]
-        return Cluster(retry, startup_nodes=some, **timeouts, **place.options)
+        return Cluster(Retry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+    retry = ExplainingRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = Sentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
         client: Redis = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
@@ -114,15 +118,41 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
 def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> AsyncClient:
     """Return a client of ``redis.asyncio`` as `connect` does; even a cluster is first asked when used."""
     place, timeouts = parse_place(url), _timeouts(timeout)
-    retry = AsyncRetry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
         some = [AsyncClusterNode(host, port) for host, port in place.hosts]
-        return AsyncCluster(retry, startup_nodes=some, **timeouts, **place.options)
+        return AsyncCluster(AsyncRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+    retry = ExplainingAsyncRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
         client: AsyncClient = sentinel.master_for(place.service, AsyncPrimary, retry=retry, **timeouts, **place.options)
         return client
     return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None:
+    """Check the arguments of a chat.
+
+    Anything with redis-py's ``execute_command`` counts as a client, so wrappers and test doubles are accepted.
+
+    Raises:
+        InvalidArgumentError: not a client, a sync client in place of an async one or the reverse, or not settings.
+    """
+    command = None if isinstance(client, type) else getattr(client, "execute_command", None)
+    awaits = iscoroutinefunction(command)
+    if asynchronous:
+        allowed, other, face, wrong = "redis.asyncio.Redis", "Chat", "AsyncChat", isinstance(client, Client)
+    else:
+        allowed, other, face, wrong = "redis.Redis", "AsyncChat", "Chat", awaits
+    if not callable(command) or wrong:
+        kind = client if isinstance(client, type) else type(client)
+        was = f"{'the class' if kind is client else 'a'} {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+        instead = f"use {other}, or " if wrong else "use "
+        message = f"client is {was}, must be a {allowed} or RedisCluster: {instead}{face}.from_url(url)"
+        raise InvalidArgumentError(message)
+    if not (settings is None or isinstance(settings, Settings)):
+        message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
+        raise InvalidArgumentError(message)
 
 
 def _timeouts(seconds: float) -> dict[str, Any]:

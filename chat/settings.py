@@ -15,7 +15,7 @@ from dotenv import dotenv_values, find_dotenv
 from chat._arguments import LONGEST, printable, short
 from chat._cron import parse_cron
 from chat._errors import SettingsError
-from chat._urls import CLUSTER, SENTINEL, parse_place, public
+from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,10 +104,8 @@ EVERY = (
     " day of month and day of week must both match"
 )
 SCHEDULE = (_schedule, EVERY)
-ONE = "redis://host:port/db, rediss://host:port/db, unix:///path?db=0"
-SENTINELS = "redis+sentinel://host:port,host:port/service/db"
-URL = (_redis_url, f"{ONE}, {SENTINELS} or redis+cluster://host:port,host:port")
-CELERY_URL = (_celery_url, f"{ONE} or {SENTINELS}; Celery has no transport for a cluster")
+URL = (_redis_url, FORMS)
+CELERY_URL = (_celery_url, f"{SERVER_FORM} or {SENTINEL_FORM}; Celery has no transport for a cluster")
 
 
 def _setting(name: str, default: Any, rule: tuple[Callable[[Any], Any], str]) -> Any:
@@ -176,8 +174,9 @@ class Settings:
             try:
                 object.__setattr__(self, item.name, item.metadata["parse"](value))
             except (TypeError, ValueError, AttributeError):
-                shown = short(public(printable(value)))
-                message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}"
+                shown = short(printable(redact_url(value)) if isinstance(value, str) else redact_url(printable(value)))
+                hint = password_hint(value) if item.name.endswith("_url") else ""
+                message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}{hint}"
                 raise SettingsError(message) from None
         if 0 < self.hard_backlog < self.backlog:
             message = f"CHAT_HARD_BACKLOG is {self.hard_backlog}, must be 0 or at least CHAT_BACKLOG, {self.backlog}"
@@ -185,6 +184,12 @@ class Settings:
         if self.clean_parts > self.shards:
             message = f"CHAT_CLEAN_PARTS is {self.clean_parts}, must be at most CHAT_SHARDS, {self.shards}"
             raise SettingsError(message)
+
+    def __repr__(self) -> str:
+        """Return the settings without passwords: ``celery report`` and Flower show them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        shown = {name: redact_url(value) if name.endswith("_url") else value for name, value in values.items()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def _derived(self, name: str) -> Any:
         """Return the default of a setting that follows from settings above it."""

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat import Settings, SettingsError
-from chat._urls import public
+from chat._urls import redact_url
 from chat.connection import connect
 
 ROOT = Path.cwd()
@@ -64,13 +64,13 @@ def main(*, example: bool) -> int:
             while not (programs.why_end() or answers(url)):
                 programs.look()
         if not programs.why_end():
-            programs.say(banner(f"{public(url)} ({where})", flower, room, from_file))
+            programs.say(banner(f"{redact_url(url)} ({where})", flower, room, from_file))
             start_all(programs, flower, room, environment)
         return programs.wait()
     except (SettingsError, OSError) as error:
         sys.exit(f"./deploy/up: {error}")
     except RedisError as error:
-        sys.exit(f"./deploy/up: {public(url)} answers, but not as it should ({error}): set REDIS_URL to a Redis")
+        sys.exit(f"./deploy/up: {redact_url(url)} answers, but not as it should ({error}): set REDIS_URL to a Redis")
     finally:
         programs.stop()
 
@@ -110,7 +110,7 @@ def embedded_port(url: str) -> int:
     """Return the port for an embedded server where nothing answers at `url`."""
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.hostname not in {"localhost", LOOPBACK} or parts.password:
-        where = f"nothing answers at REDIS_URL ({public(url)})"
+        where = f"nothing answers at REDIS_URL ({redact_url(url)})"
         message = f"{where}, and it is not for ./deploy/up to start: start it, or unset it"
         raise OSError(message)
     port = parts.port or 6379
@@ -122,9 +122,9 @@ def banner(redis: str, flower: int, room: int | None, from_file: Mapping[str, st
     """Return where everything is, and commands that find it from another terminal, where only .env is the same."""
     names = [field.metadata["name"] for field in fields(Settings)]
     ours = {name: os.environ[name] for name in names if os.environ.get(name, "") not in {"", from_file.get(name)}}
-    exports = [f"export {name}={shlex.quote(public(value))}" for name, value in ours.items()]
+    exports = [f"export {name}={shlex.quote(redact_url(value))}" for name, value in ours.items()]
     secret = (
-        ", with the password in place of the dots" if any(public(value) != value for value in ours.values()) else ""
+        ", with the password in place of the dots" if any(redact_url(value) != value for value in ours.values()) else ""
     )
     first = "\n    ".join([f"cd {shlex.quote(str(ROOT))}", ". .venv/bin/activate", *exports])
     room_line = ROOM.format(LOOPBACK, room) if room else ""

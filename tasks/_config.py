@@ -15,7 +15,7 @@ from chat._urls import SENTINEL, parse_place
 if TYPE_CHECKING:
     from chat import Settings
 
-__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "transport_options"]
+__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
 
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
@@ -97,6 +97,17 @@ def celery_url(url: str) -> str:
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{login}{parts.path}?virtual_host={database}"
+
+
+def part_from_ssl_password(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without its ``ssl_password``, and the password as a setting of its own.
+
+    Celery masks passwords in a dict, but not in the parameters of a result backend's URL, which Flower shows.
+    """
+    base, mark, query = url.partition("?")
+    rest = "&".join(part for part in query.split("&") if not part.startswith("ssl_password="))
+    passwords = parse_qs(query).get("ssl_password", [])
+    return f"{base}{mark}{rest}", {"ssl_password": passwords[-1]} if passwords else {}
 
 
 def _netloc(host: str, port: int) -> str:

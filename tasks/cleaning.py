@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
+from click import ClickException
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -52,6 +53,10 @@ class Told(UserDict[str, Any]):
         return self.data
 
 
+class BadOverrideError(ClickException, InvalidArgumentError):
+    """Raised by a task for an argument that is not allowed: ``celery result`` prints a click exception in one line."""
+
+
 # A bad argument is the caller's: one line in the log, no traceback, no retry.
 sweep_task = partial(shared_task, bind=True, throws=(ChatError,))
 
@@ -86,7 +91,10 @@ def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, .
                 meta = {"done": done, "total": total, "hostname": task.request.hostname}
                 task.update_state(state="PROGRESS", meta=meta)
 
-    report = run(clean, overrides, *args, progress=progress)
+    try:
+        report = run(clean, overrides, *args, progress=progress)
+    except InvalidArgumentError as error:
+        raise BadOverrideError(str(error)) from None
     log.info("%s", report)
     return Told(report)
 

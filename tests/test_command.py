@@ -8,7 +8,6 @@ import pytest
 from lab import Lab
 from servers import Program, Server, eventually, run
 
-from chat._urls import public
 from chat.cleaning import clean_backlog
 from chat.screen import printable
 
@@ -188,8 +187,3 @@ def test_help_ends_in_examples(shell: Shell) -> None:
 )
 def test_a_message_cannot_steer_the_terminal(body: object, shown: str) -> None:
     assert printable(body) == shown
-
-
-def test_a_url_is_shown_without_its_password() -> None:
-    assert public("redis://me:secret@host:1/0") == "redis://...@host:1/0"
-    assert public("redis://host:1/0") == "redis://host:1/0"

@@ -123,6 +123,13 @@ def test_a_bad_override_fails_at_once_and_removes_nothing(daemon: Daemon, overri
     assert daemon.lab.redis.llen(daemon.lab.key("lobby", "log:")) == 5
 
 
+def test_the_result_of_a_bad_override_is_one_line(daemon: Daemon) -> None:
+    failed = daemon.call("clean_backlog", backlog=-1)
+    told = daemon.celery("result", failed["task_id"])
+    says = "Error: backlog is -1, must be a whole number of at least 0\n"
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", says)
+
+
 def test_positional_arguments_are_refused_like_the_others(daemon: Daemon) -> None:
     task_id = daemon.celery("call", "tasks.clean_channels", "--args", "[0]").stdout.strip()
     stored = eventually(lambda: daemon.result(task_id))

@@ -4,13 +4,16 @@ import re
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from servers import ROOT
 
 import chat
-from chat import _errors, cleaning, screen, settings, stats, usage
+from chat import AsyncChat, Chat, InvalidArgumentError, _errors, cleaning, screen, settings, stats, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +44,66 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
     for name in _errors.__all__:
         assert issubclass(getattr(chat, name), chat.ChatError)
     assert all(len(getattr(chat, name).__mro__) > 4 for name in _errors.__all__ if name != "ChatError")
+
+
+SYNC = "must be a redis.Redis or RedisCluster: use"
+ASYNC = "must be a redis.asyncio.Redis or RedisCluster: use"
+
+
+@pytest.mark.parametrize(
+    ("face", "client", "says"),
+    [
+        (Chat, "redis://localhost", f"client is a str, {SYNC} Chat.from_url(url)"),
+        (Chat, None, f"client is a NoneType, {SYNC} Chat.from_url(url)"),
+        (Chat, Redis, f"client is the class redis.client.Redis, {SYNC} Chat.from_url(url)"),
+        (Chat, AsyncRedis(), f"client is a redis.asyncio.client.Redis, {SYNC} AsyncChat, or Chat.from_url(url)"),
+        (AsyncChat, "redis://localhost", f"client is a str, {ASYNC} AsyncChat.from_url(url)"),
+        (AsyncChat, None, f"client is a NoneType, {ASYNC} AsyncChat.from_url(url)"),
+        (AsyncChat, Redis(), f"client is a redis.client.Redis, {ASYNC} Chat, or AsyncChat.from_url(url)"),
+    ],
+)
+def test_what_is_no_client_is_refused_at_once(face: type[Chat | AsyncChat], client: Any, says: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        face(client)
+    assert str(caught.value) == says
+
+
+@pytest.mark.parametrize("face", [Chat, AsyncChat])
+def test_settings_of_another_type_are_refused_at_once(face: type[Chat | AsyncChat]) -> None:
+    client: Any = Redis() if face is Chat else AsyncRedis()
+    with pytest.raises(InvalidArgumentError) as caught:
+        face(client, settings={"backlog": 5})  # type: ignore[arg-type]
+    assert str(caught.value) == "settings are a dict, must be chat.Settings(...), or None for the defaults"
+
+
+class Wrapper:
+    """A client in another's clothes: one that counts, traces, or answers a test."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def test_a_wrapper_and_a_double_of_a_client_are_none_the_worse(redis: Redis) -> None:
+    assert Chat(Wrapper(redis)).send_message("lobby", "hi").id == 1  # type: ignore[arg-type]
+    Chat(Mock())
+    AsyncChat(AsyncMock())
+    AsyncChat(Wrapper(AsyncRedis()))  # type: ignore[arg-type]
+
+
+def test_a_check_in_place_of_its_cursor_is_told_where_the_cursor_is(redis: Redis) -> None:
+    chat: Any = Chat(redis)
+    check = chat.check_messages("bob", "lobby")
+    for ask in (
+        lambda: chat.check_messages("bob", "lobby", after=check),
+        lambda: chat.check_many("bob", {"lobby": check}),
+        lambda: next(chat.listen("bob", "lobby", after=check)),
+    ):
+        with pytest.raises(InvalidArgumentError) as caught:
+            ask()
+        assert str(caught.value) == "after is a check, must be check.cursor"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

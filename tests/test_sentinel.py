@@ -75,4 +75,4 @@ def test_the_commands_take_the_url(sentinels: Sentinels) -> None:
     other = sentinels.url.replace("/chat/", "/unknown/")
     done = run("-m", "chat", "send", "tea", "hi", REDIS_URL=other)
     assert done.returncode == 3
-    assert "No master found for 'unknown'" in done.stderr
+    assert "the sentinels name no primary for 'unknown'" in done.stderr

@@ -13,7 +13,7 @@ from servers import ROOT, run
 
 from chat import Settings, SettingsError
 from chat._cron import parse_cron
-from chat._urls import parse_place, public
+from chat._urls import parse_place
 from tasks import beat_schedule
 from tasks._config import celery_url, longest_interval, transport_options
 
@@ -277,4 +277,3 @@ def test_no_password_is_shown(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings(redis_url=url)
     assert "secret" not in str(caught.value)
-    assert "secret" not in public(url)

@@ -5,25 +5,33 @@ The page keeps the cursor of the last response that reached it and gives it back
 """
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from chat import AsyncChat, ChatError
+from chat import AsyncChat, ChatError, ChatFullError, InvalidArgumentError
 
 PAGE = Path(__file__).with_name("index.html")
 HISTORY = 20  # messages that a newcomer gets
 WAIT = 25.0  # seconds
+
+
+class Answer(JSONResponse):
+    """JSON in ASCII: a message may hold half a surrogate pair, which UTF-8 cannot say."""
+
+    def render(self, content: Any) -> bytes:
+        """Return it as it is sent."""
+        return json.dumps(content).encode()
 
 
 async def page(_: Request) -> Response:
@@ -33,15 +41,15 @@ async def page(_: Request) -> Response:
 
 async def send(request: Request) -> Response:
     """Store a message; the page's own retry has the same key, and stores nothing more."""
-    said = await request.json()
+    said = await asked_of(request)
     body = {"from": said["name"], "text": said["text"]}
     message = await request.app.state.chat.send_message(said["room"], body, key=said["key"])
-    return JSONResponse({"id": message.id})
+    return Answer({"id": message.id})
 
 
 async def check(request: Request) -> Response:
     """Give what is new; with `wait` as soon as there is something, unless the browser goes away before."""
-    asked = await request.json()
+    asked = await asked_of(request)
     seconds = WAIT if asked.get("wait") else 0
     checking = request.app.state.chat.check_messages(
         asked["name"], asked["room"], after=asked.get("cursor"), history=HISTORY, wait=seconds
@@ -49,21 +57,30 @@ async def check(request: Request) -> Response:
     found = await unless_gone(request, checking)
     if found is None:
         return Response(status_code=204)
-    messages = [{"id": one.id, "at": one.sent_at.isoformat(), **one.body} for one in found]
-    return JSONResponse({"messages": messages, "missed": found.missed, "new": found.new, "cursor": found.cursor})
+    messages = [{"id": one.id, "at": one.sent_at.isoformat(), "body": one.body} for one in found]
+    return Answer({"messages": messages, "missed": found.missed, "new": found.new, "cursor": found.cursor})
 
 
 async def here(request: Request) -> Response:
     """Name who is in a room."""
     clients = request.app.state.chat.clients(request.query_params["room"])
-    return JSONResponse(sorted([presence.client async for presence in clients]))
+    return Answer(sorted([presence.client async for presence in clients]))
 
 
 async def leave(request: Request) -> Response:
     """Forget who closes the page."""
-    left = await request.json()
+    left = await asked_of(request)
     await request.app.state.chat.leave_channel(left["name"], left["room"])
     return Response(status_code=204)
+
+
+async def asked_of(request: Request) -> dict[str, Any]:
+    """Return the object that a request holds."""
+    with suppress(ValueError):
+        if isinstance(asked := await request.json(), dict):
+            return asked
+    message = "the request is something else, must be a JSON object"
+    raise InvalidArgumentError(message)
 
 
 async def unless_gone(request: Request, work: Awaitable[Any]) -> Any:
@@ -85,8 +102,8 @@ async def until_gone(request: Request) -> None:
 
 
 def answer(status: int) -> Callable[[Request, Exception], Response]:
-    """Return what tells an error to the page in one line."""
-    return lambda _, error: JSONResponse({"error": str(error)}, status_code=status)
+    """Return what tells an error to the page in one line: below 500 it is refused for good."""
+    return lambda _, error: Answer({"error": str(error)}, status_code=status)
 
 
 @asynccontextmanager
@@ -106,9 +123,9 @@ app = Starlette(
     ],
     exception_handlers={
         ChatError: answer(400),
-        KeyError: lambda _, error: JSONResponse({"error": f"{error} is missing"}, status_code=400),
-        RedisConnectionError: answer(503),
-        RedisTimeoutError: answer(503),
+        KeyError: lambda _, error: Answer({"error": f"{error} is missing"}, status_code=400),
+        ChatFullError: answer(503),
+        RedisError: answer(503),
     },
     lifespan=lifespan,
 )
