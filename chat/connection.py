@@ -1,5 +1,7 @@
 """A Redis client that outlives short failures."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from redis import Redis
@@ -17,18 +19,32 @@ from redis.sentinel import Sentinel
 from chat._nodes import AsyncClient, Client, nodes
 from chat._urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["AsyncClient", "Client", "connect", "connect_async", "nodes"]
+__all__ = ["AsyncClient", "Client", "connect", "connect_async", "nodes", "stop_retrying"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
 TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not hang a caller
 
 
+class OneRetry(Retry):
+    """A retry that a client's connections share, where redis-py would copy it: it can be stopped for all of them."""
+
+    def __deepcopy__(self, _: object) -> OneRetry:
+        return self
+
+
+class AsyncOneRetry(AsyncRetry):
+    """The same of ``redis.asyncio``."""
+
+    def __deepcopy__(self, _: object) -> AsyncOneRetry:
+        return self
+
+
 class Cluster(RedisCluster):
     """redis-py's client of a cluster, that pauses between attempts, and says "unreachable" as a client of one does."""
 
     def __init__(self, patience: Retry, **options: Any) -> None:
-        self._patience = patience
+        self.patience = patience
         try:
             super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
         except RedisClusterException as error:
@@ -36,7 +52,7 @@ class Cluster(RedisCluster):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
-        return self._patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
+        return self.patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
 
     def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
@@ -49,7 +65,7 @@ class AsyncCluster(redis_asyncio.RedisCluster):
     """The same of ``redis.asyncio``."""
 
     def __init__(self, patience: AsyncRetry, **options: Any) -> None:
-        self._patience = patience
+        self.patience = patience
         super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
 
     async def initialize(self, *args: Any, **options: Any) -> Any:
@@ -65,13 +81,19 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         async def again(_: Exception) -> None:
             pass
 
-        return await self._patience.call_with_retry(lambda: self._attempt(args, options), again)
+        return await self.patience.call_with_retry(lambda: self._attempt(args, options), again)
 
     async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             return await super().execute_command(*args, **options)
         except (RedisClusterException, ClusterError) as error:
             raise RedisConnectionError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Close all connections; redis-py closes none while it is about to ask for the nodes anew."""
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
 
 
 class AsyncPrimary(redis_asyncio.Redis):
@@ -100,7 +122,7 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
         redis.exceptions.ConnectionError: no node of the cluster answers; one server is first asked when used.
     """
     place, timeouts = parse_place(url), _timeouts(timeout)
-    retry = Retry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    retry = OneRetry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
     if place.form == CLUSTER:
         some = [ClusterNode(host, port) for host, port in place.hosts]
         return Cluster(retry, startup_nodes=some, **timeouts, **place.options)
@@ -114,7 +136,7 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
 def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> AsyncClient:
     """Return a client of ``redis.asyncio`` as `connect` does; even a cluster is first asked when used."""
     place, timeouts = parse_place(url), _timeouts(timeout)
-    retry = AsyncRetry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
+    retry = AsyncOneRetry(ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE), retries)
     if place.form == CLUSTER:
         some = [AsyncClusterNode(host, port) for host, port in place.hosts]
         return AsyncCluster(retry, startup_nodes=some, **timeouts, **place.options)
@@ -123,6 +145,17 @@ def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT)
         client: AsyncClient = sentinel.master_for(place.service, AsyncPrimary, retry=retry, **timeouts, **place.options)
         return client
     return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def stop_retrying(client: Client | AsyncClient) -> None:
+    """Let a client of `connect` or `connect_async` repeat nothing more, also what it is about to repeat."""
+    retry: Any = None
+    if isinstance(client, Cluster | AsyncCluster):
+        retry = client.patience
+    elif isinstance(client, Redis | redis_asyncio.Redis):
+        retry = client.get_retry()
+    if isinstance(retry, OneRetry | AsyncOneRetry):
+        retry.update_retries(0)
 
 
 def _timeouts(seconds: float) -> dict[str, Any]:
