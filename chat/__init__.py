@@ -3,6 +3,7 @@
 from chat._async_chat import AsyncChat
 from chat._chat import Chat
 from chat._errors import (
+    ChatClosedError,
     ChatError,
     ChatFullError,
     ChecksFailedError,
@@ -19,6 +20,7 @@ from chat.settings import Settings
 __all__ = [
     "AsyncChat",
     "Chat",
+    "ChatClosedError",
     "ChatError",
     "ChatFullError",
     "Check",

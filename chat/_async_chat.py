@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._async_ears import AsyncEars
 from chat._keys import decode_name
 from chat._layout import confirm_shards_async
 from chat._messages import Check, Message, Presence, decode_history, decode_presence
 from chat._nodes import RAW
-from chat._requests import PAGE, TURNS, Checking, Requests, full
+from chat._requests import PAGE, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
-from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
-from chat.connection import confirm_arguments, connect_async
+from chat.connection import confirm_arguments, connect_async, stop_retrying
 from chat.settings import Settings
+from chat.waiting.aio import AsyncGate, AsyncLooks, AsyncWakeUps
+from chat.waiting.limits import share_of_waiters
+from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -31,7 +33,8 @@ __all__ = ["AsyncChat"]
 class AsyncChat:
     """`Chat` for asyncio: the same names, arguments, results and errors.
 
-    The tasks of one event loop may share one, any number of them: at most 32 connections are in use at a time.
+    The tasks of one event loop may share one, any number of them: a call waits for one of the client's connections.
+    A check whose task is cancelled may have read what it did not return: pass the last cursor as ``after``.
 
     Args:
         client: a client of ``redis.asyncio``; it is used as it is, its retries included.
@@ -43,9 +46,11 @@ class AsyncChat:
         self._client = client
         self._settings = settings or Settings()
         self._requests = Requests(self._settings)
-        self._ears = AsyncEars(client)
-        self._turns = asyncio.Semaphore(TURNS)
-        self._confirmed = self._closed = False
+        self._gate = AsyncGate(client)
+        self._looks = AsyncLooks(share_of_waiters(client))
+        self._wake_ups = AsyncWakeUps(client)
+        self._confirming = asyncio.Lock()
+        self._confirmed = False
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings | None = None) -> Self:
@@ -82,7 +87,7 @@ class AsyncChat:
         request = self._requests.check(client, channel, limit, after, history)
         if wait == 0:
             return await self._check(request)
-        return await self._wait(self._waiting(request, seconds_to_wait(wait)))
+        return await self._wait(self._new_wait(request, seconds_to_wait(wait)))
 
     async def check_many(
         self,
@@ -95,8 +100,7 @@ class AsyncChat:
         """Do as `Chat.check_many` does."""
         many = self._requests.check_many(client, channels, limit, history)
         await self._confirm_to_read()
-        async with self._turns:
-            return many.checked(await CHECK.each_async(self._client, many.calls))
+        return many.checked(await self._gate.run(CHECK.each_async, self._client, many.calls))
 
     def listen(
         self, client: str, channel: str, *, after: str | None = None, history: int = 0
@@ -120,8 +124,7 @@ class AsyncChat:
         """Do as `Chat.count_clients` does."""
         seen, _ = self._requests.clients(channel)
         await self._confirm_to_read()
-        async with self._turns:
-            return int(await self._client.zcard(seen))
+        return int(await self._gate.run(self._client.zcard, seen))
 
     async def leave_channel(self, client: str, channel: str) -> None:
         """Do as `Chat.leave_channel` does."""
@@ -136,8 +139,8 @@ class AsyncChat:
         for index in self._requests.indexes():
             cursor, named = 0, set[bytes]()
             while True:
-                async with self._turns:
-                    cursor, entries = await client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                page = partial(client.execute_command, "ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                cursor, entries = await self._gate.run(page)
                 fresh = dict(entries).keys() - named
                 named |= fresh
                 for name in fresh:
@@ -146,10 +149,14 @@ class AsyncChat:
                     break
 
     async def aclose(self) -> None:
-        """Close the connections of the client; checks that wait return what they have, and listening ends."""
-        self._closed = True
-        await self._ears.close()
-        await self._client.aclose()
+        """Close as `Chat.close` does."""
+        self._gate.closed.set()
+        stop_retrying(self._client)
+        try:
+            await self._wake_ups.close()
+            await self._gate.drain()
+        finally:
+            await self._client.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,40 +165,38 @@ class AsyncChat:
         await self.aclose()
 
     async def _run(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
-        async with self._turns:
-            return await script.run_async(self._client, keys, args)
+        return await self._gate.run(script.run_async, self._client, keys, args)
 
     async def _check(self, request: Checking) -> Check:
         await self._confirm_to_read()
         return request.checked(await self._run(CHECK, request.keys, request.args))
 
-    async def _wait(self, waiting: Waiting) -> Check:
+    async def _wait(self, wait: Wait) -> Check:
         """Check until there is news, or the time is over."""
         while True:
             try:
-                heard = await self._ears.listen(waiting.log)
-                waiting.told(await self._check(waiting.request))
+                patience = wait.patience(time.monotonic())
+                subscription = await self._looks.run(patience, self._wake_ups.subscription, wait.log)
+                with subscription.ticket(wait.log) as ticket:
+                    wait.told(await self._looks.run(patience, self._check, wait.request))
+                    pause = wait.pause(time.monotonic())
+                    if not pause:
+                        return wait.check
+                    await _event(ticket.event, pause)
+                    ticket.raise_refused()
             except UNREACHABLE as error:
-                if self._closed:
-                    raise
-                await asyncio.sleep(waiting.failed(error, time.monotonic()))
-                continue
-            pause = waiting.pause(time.monotonic())
-            if pause and not self._closed:
-                await heard.wait(pause)
-            if not pause or self._closed:
-                return waiting.check
+                await _event(self._gate.closed, wait.failed(error, time.monotonic()))
 
     async def _listen(self, request: Checking) -> AsyncIterator[Message]:
         patient = False
-        while not self._closed:
-            waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
-            for message in await self._wait(waiting):
+        while True:
+            wait = self._new_wait(request, LONGEST_WAIT, patient=patient)
+            for message in await self._wait(wait):
                 yield message
-            request, patient = waiting.request, True
+            request, patient = wait.request, True
 
-    def _waiting(self, request: Checking, seconds: float, *, patient: bool = False) -> Waiting:
-        return Waiting(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
+    def _new_wait(self, request: Checking, seconds: float, *, patient: bool = False) -> Wait:
+        return Wait(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
 
     async def _clients(self, keys: tuple[bytes, ...]) -> AsyncIterator[Presence]:
         await self._confirm_to_read()
@@ -208,12 +213,19 @@ class AsyncChat:
     async def _confirm(self) -> None:
         """Make sure of the layout, before the first call of this object."""
         if not self._confirmed:
-            async with self._turns:
-                if not self._confirmed:  # by one that had its turn before
-                    await confirm_shards_async(self._client, self._requests.keys)
+            async with self._confirming:
+                if not self._confirmed:  # by a task before
+                    await self._gate.run(confirm_shards_async, self._client, self._requests.keys)
                     self._confirmed = True
 
     async def _confirm_to_read(self) -> None:
         """Do as `_confirm` does; a full Redis without the layout yet keeps nobody from reading."""
         with suppress(OutOfMemoryError):
             await self._confirm()
+
+
+async def _event(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, or until the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._ears import Ears
 from chat._keys import decode_name
 from chat._layout import confirm_shards
 from chat._messages import Check, Message, Presence, decode_history, decode_presence
 from chat._nodes import RAW
-from chat._requests import PAGE, TURNS, Checking, Requests, full
-from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
-from chat._waiting import LONGEST_WAIT, UNREACHABLE, Waiting, seconds_to_wait
-from chat.connection import confirm_arguments, connect
+from chat._requests import PAGE, Checking, Requests, full
+from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat.connection import confirm_arguments, connect, stop_retrying
 from chat.settings import Settings
+from chat.waiting.limits import CLOSING, share_of_waiters
+from chat.waiting.threads import Gate, Looks, WakeUps
+from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,8 @@ __all__ = ["Chat"]
 class Chat:
     """A poll-based chat kept in Redis.
 
-    Threads may share one. Each call is one round trip and one atomic script; no call holds a lock.
+    Threads may share one, any number of them: a call waits for one of the client's connections. Each call is one
+    round trip and one atomic script; no call holds a lock.
 
     Args:
         client: a redis-py client; it is used as it is, its retries included.
@@ -43,9 +44,10 @@ class Chat:
         self._client = client
         self._settings = settings or Settings()
         self._requests = Requests(self._settings)
-        self._ears = Ears(client)
-        self._turns = threading.Semaphore(TURNS)
-        self._confirmed = self._closed = False
+        self._gate = Gate(client)
+        self._looks = Looks(share_of_waiters(client))
+        self._wake_ups = WakeUps(client)
+        self._confirmed = False
 
     @classmethod
     def from_url(cls, url: str, *, settings: Settings | None = None) -> Self:
@@ -75,12 +77,13 @@ class Chat:
             InvalidArgumentError: a name, key or body that is not allowed; nothing was stored.
             KeyReusedError: the key was used for another body; nothing was stored.
             ChatFullError: Redis is out of memory; nothing was stored.
+            ChatClosedError: the chat is closed; nothing was stored, unless it was closed during the call.
             redis.exceptions.ConnectionError: Redis cannot be reached; a message may have been stored.
         """
         sending = self._requests.send(channel, body, key)
         try:
             self._confirm()
-            reply = SEND(self._client, sending.keys, sending.args)
+            reply = self._run(SEND, sending.keys, sending.args)
         except OutOfMemoryError as error:
             raise full() from error
         return sending.sent(reply)
@@ -104,7 +107,8 @@ class Chat:
                 least one message: ``more`` tells whether others are waiting.
             after: ``cursor`` of the last check whose messages really arrived; the client is served from there.
             history: so many of the latest messages a new client gets, 0 to 1,000,000.
-            wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected.
+            wait: seconds to wait where nothing is new, 0 to 60; meanwhile the client counts as connected. With a client
+                of `from_url` the call ends at most two seconds later, whatever Redis does.
 
         Returns:
             The messages, oldest first, and what is to know about them.
@@ -113,15 +117,17 @@ class Chat:
             InvalidArgumentError: a name, limit, history or wait that is not allowed.
             InvalidCursorError: ``after`` is no cursor. A cursor of another history is no error: the client gets
                 what is stored, and ``new`` is True.
+            ChatClosedError: the chat is closed.
             ChatFullError: Redis is out of memory, and the client is not known in the channel yet; clients that are go
                 on reading.
-            redis.exceptions.ConnectionError: Redis cannot be reached, or not again before the wait is over;
-                ``after`` repairs what was lost on the way.
+            redis.exceptions.ConnectionError: Redis cannot be reached, or not again before the wait is over.
+            redis.exceptions.TimeoutError: Redis did not answer. After either, or when the call was cancelled, the
+                client may have read what was not returned: pass the last cursor as ``after`` to get it.
         """
         request = self._requests.check(client, channel, limit, after, history)
         if wait == 0:
             return self._check(request)
-        return self._wait(self._waiting(request, seconds_to_wait(wait)))
+        return self._wait(self._new_wait(request, seconds_to_wait(wait)))
 
     def check_many(
         self,
@@ -149,10 +155,11 @@ class Chat:
         """
         many = self._requests.check_many(client, channels, limit, history)
         self._confirm_to_read()
-        return many.checked(CHECK.each(self._client, many.calls))
+        with self._gate:
+            return many.checked(CHECK.each(self._client, many.calls))
 
     def listen(self, client: str, channel: str, *, after: str | None = None, history: int = 0) -> Iterator[Message]:
-        """Yield a client's messages of a channel as they come, until the chat is closed.
+        """Yield a client's messages of a channel as they come; closing the chat ends it with `ChatClosedError`.
 
         A message counts as read once it is yielded, or the ones before it of the same check are. What was missed is
         not told: `check_messages` tells it.
@@ -183,7 +190,7 @@ class Chat:
         """
         keys, args = self._requests.history(channel, limit, before)
         self._confirm_to_read()
-        return decode_history(HISTORY(self._client, keys, args))
+        return decode_history(self._run(HISTORY, keys, args))
 
     def clients(self, channel: str) -> Iterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.
@@ -199,7 +206,8 @@ class Chat:
         """Return how many clients are connected to a channel."""
         seen, _ = self._requests.clients(channel)
         self._confirm_to_read()
-        return int(self._client.zcard(seen))
+        with self._gate:
+            return int(self._client.zcard(seen))
 
     def leave_channel(self, client: str, channel: str) -> None:
         """Forget a client of a channel at once; one that is not connected is no error.
@@ -208,7 +216,7 @@ class Chat:
         """
         keys, args = self._requests.leave(client, channel)
         self._confirm_to_read()
-        FORGET_CLIENTS(self._client, keys, args)
+        self._run(FORGET_CLIENTS, keys, args)
 
     def channels(self) -> Iterator[str]:
         """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""
@@ -217,7 +225,8 @@ class Chat:
         for index in self._requests.indexes():
             cursor, named = 0, set[bytes]()
             while True:
-                cursor, entries = client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
+                with self._gate:
+                    cursor, entries = client.execute_command("ZSCAN", index, cursor, "COUNT", PAGE, **RAW)
                 fresh = dict(entries).keys() - named
                 named |= fresh
                 yield from map(decode_name, fresh)
@@ -225,9 +234,16 @@ class Chat:
                     break
 
     def close(self) -> None:
-        """Close the connections of the client; checks that wait return what they have, and listening ends."""
-        self._closed = True
-        self._ears.close()
+        """Close the connections of the client.
+
+        A check that holds messages still returns them. Other waits, listeners and later calls raise
+        `ChatClosedError`.
+        """
+        self._gate.closed.set()
+        stop_retrying(self._client)
+        until = time.monotonic() + CLOSING
+        self._wake_ups.close(until)
+        self._gate.drain(until)
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -236,43 +252,43 @@ class Chat:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _run(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
+        with self._gate:
+            return script(self._client, keys, args)
+
     def _check(self, request: Checking) -> Check:
         self._confirm_to_read()
-        return request.checked(CHECK(self._client, request.keys, request.args))
+        return request.checked(self._run(CHECK, request.keys, request.args))
 
-    def _wait(self, waiting: Waiting) -> Check:
+    def _wait(self, wait: Wait) -> Check:
         """Check until there is news, or the time is over."""
         while True:
             try:
-                heard = self._ears.listen(waiting.log)
-                with self._turns:
-                    waiting.told(self._check(waiting.request))
+                with self._wake_ups.subscription(wait.log).ticket(wait.log) as ticket:
+                    wait.told(self._looks.run(wait.patience(time.monotonic()), self._check, wait.request))
+                    pause = wait.pause(time.monotonic())
+                    if not pause:
+                        return wait.check
+                    ticket.event.wait(pause)
+                    ticket.raise_refused()
             except UNREACHABLE as error:
-                if self._closed:
-                    raise
-                time.sleep(waiting.failed(error, time.monotonic()))
-                continue
-            pause = waiting.pause(time.monotonic())
-            if pause and not self._closed:
-                heard.wait(pause)
-            if not pause or self._closed:
-                return waiting.check
+                self._gate.closed.wait(wait.failed(error, time.monotonic()))
 
     def _listen(self, request: Checking) -> Iterator[Message]:
         patient = False
-        while not self._closed:
-            waiting = self._waiting(request, LONGEST_WAIT, patient=patient)
-            yield from self._wait(waiting)
-            request, patient = waiting.request, True
+        while True:
+            wait = self._new_wait(request, LONGEST_WAIT, patient=patient)
+            yield from self._wait(wait)
+            request, patient = wait.request, True
 
-    def _waiting(self, request: Checking, seconds: float, *, patient: bool = False) -> Waiting:
-        return Waiting(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
+    def _new_wait(self, request: Checking, seconds: float, *, patient: bool = False) -> Wait:
+        return Wait(request, seconds, self._settings.client_timeout, time.monotonic(), patient=patient)
 
     def _clients(self, keys: tuple[bytes, ...]) -> Iterator[Presence]:
         self._confirm_to_read()
         cursor, named = b"0", set[str]()
         while True:
-            cursor, *page = CLIENTS(self._client, keys, (cursor, PAGE))
+            cursor, *page = self._run(CLIENTS, keys, (cursor, PAGE))
             for presence in decode_presence(page):
                 if presence.client not in named:
                     named.add(presence.client)
@@ -283,7 +299,8 @@ class Chat:
     def _confirm(self) -> None:
         """Make sure of the layout, before the first call of this object."""
         if not self._confirmed:
-            confirm_shards(self._client, self._requests.keys, fix=True)
+            with self._gate:
+                confirm_shards(self._client, self._requests.keys, fix=True)
             self._confirmed = True
 
     def _confirm_to_read(self) -> None:

@@ -3,6 +3,7 @@
 ::
 
     ChatError
+    ├── ChatClosedError        RuntimeError
     ├── ChatFullError          redis.exceptions.OutOfMemoryError
     ├── ChecksFailedError      RuntimeError
     ├── InvalidArgumentError   ValueError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chat._messages import Check
 
 __all__ = [
+    "ChatClosedError",
     "ChatError",
     "ChatFullError",
     "ChecksFailedError",
@@ -41,6 +43,13 @@ __all__ = [
 
 class ChatError(Exception):
     """Base of every error below."""
+
+
+class ChatClosedError(ChatError, RuntimeError):
+    """Raised by a call on a closed chat, and by a wait or a listener that the closing ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the chat is closed, calls must come before close(): make another Chat")
 
 
 class ChatFullError(ChatError, OutOfMemoryError):

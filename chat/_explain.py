@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry
 
 from chat._urls import redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ExplainingAsyncRetry", "ExplainingRetry", "describe_outage", "explain", "explain_cluster"]
+__all__ = ["describe_outage", "explain_cluster", "explain_server"]
 
 SERVER = "redis://host:port/db"
 CLUSTER = "redis+cluster://host:port,host:port"
@@ -72,7 +70,7 @@ TLS = (
 )
 
 
-def explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
+def _explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
     """Replace the message of an error that does not say what to do, and keep the original as a note."""
     text = str(error)
     if getattr(error, "__notes__", None):
@@ -84,13 +82,18 @@ def explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
             return
 
 
+def explain_server(error: Exception) -> None:
+    """Replace the message of an error of one server's client, where it does not say what to do."""
+    _explain(error, EXPLANATIONS + OF_ONE_SERVER)
+
+
 def explain_cluster(error: Exception) -> RedisConnectionError:
     """Return the error of a cluster's client as the type that a client of one server would raise."""
     if isinstance(error, IndexError):  # redis-py's bug when a node's table of slots is empty
         return RedisConnectionError("the cluster has no slots yet: create it, or wait until that is done")
     refused = re.search("HELLO must be called|Authentication required|invalid username-password", str(error))
     explained = (AuthenticationError if refused else RedisConnectionError)(str(error))
-    explain(explained, EXPLANATIONS)
+    _explain(explained, EXPLANATIONS)
     return explained
 
 
@@ -102,27 +105,3 @@ def describe_outage(error: Exception, url: str) -> str:
     if getattr(error, "__notes__", None):
         return "; ".join([f"{where}: {text}", *hints])
     return f"no Redis at {where} ({text}): {(*hints, 'start one with ./deploy/up, or set REDIS_URL')[0]}"
-
-
-class ExplainingRetry(Retry):
-    """A retry that explains what it raises. Every command and connection attempt of one server's client uses it."""
-
-    def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run `do`, and again when it fails."""
-        try:
-            return super().call_with_retry(*args, **options)
-        except RedisError as error:
-            explain(error, EXPLANATIONS + OF_ONE_SERVER)
-            raise
-
-
-class ExplainingAsyncRetry(AsyncRetry):
-    """`ExplainingRetry` for ``redis.asyncio``."""
-
-    async def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run `do`, and again when it fails."""
-        try:
-            return await super().call_with_retry(*args, **options)
-        except RedisError as error:
-            explain(error, EXPLANATIONS + OF_ONE_SERVER)
-            raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from redis import Redis
 from redis import asyncio as redis_asyncio
+from redis.asyncio.cluster import PipelineCommand
 from redis.client import NEVER_DECODE
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
@@ -24,23 +26,36 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 
-__all__ = ["RAW", "AsyncClient", "Client", "Command", "all_of", "each", "each_async", "nodes", "raise_first"]
+__all__ = [
+    "RAW",
+    "AsyncClient",
+    "Client",
+    "Command",
+    "all_of",
+    "answer",
+    "answer_async",
+    "each",
+    "each_async",
+    "nodes",
+    "raise_first",
+]
 
 Client = Redis | RedisCluster
 AsyncClient = redis_asyncio.Redis | redis_asyncio.RedisCluster
 RAW = {NEVER_DECODE: True}  # bodies and names are bytes to us, whatever the client was told to decode
 
-GONE = (RedisConnectionError, RedisTimeoutError)
-# The cluster changes: ask again.
-ELSEWHERE = (
+UNANSWERED = (  # a node is gone, or has given the slot away: the cluster's client finds out which node has it now
+    RedisConnectionError,
+    RedisTimeoutError,
     SlotNotCoveredError,
     MovedError,
     AskError,
     TryAgainError,
     ClusterDownError,
 )
+T = TypeVar("T")
 
 
 class Command(NamedTuple):
@@ -71,51 +86,91 @@ def raise_first(replies: list[Any]) -> list[Any]:
 def each(client: Client, commands: Sequence[Command]) -> list[Any]:
     """Return the replies to some commands, in order; an error stands in its place.
 
-    redis-py's own pipeline of a cluster refuses scripts. Here each node gets a plain pipeline, side by side; what a
-    node does not answer, since slots move or it has died, goes through the cluster's client, which finds out where.
+    redis-py's own pipeline of a cluster refuses scripts, and fails as a whole with one node. Here each node gets a
+    plain pipeline, side by side. Commands that a node did not answer are retried through the cluster's client.
     """
     if not isinstance(client, RedisCluster):
         return _pipelined(client, commands)
-    by_node: dict[ClusterNode | None, list[int]] = defaultdict(list)
-    for index, command in enumerate(commands):
-        by_node[_owner(client, command.key)].append(index)
+    by_node = _by_node(client, commands)
 
     def ask(node: ClusterNode | None) -> list[Any]:
         own = [commands[index] for index in by_node[node]]
         replies: list[Any] = [SlotNotCoveredError()] * len(own)
-        with suppress(*GONE):
+        with suppress(*UNANSWERED):
             if node:
                 replies = _pipelined(client.get_redis_connection(node), own)
-        return _redirected(client, own, replies)
+        answer(ask_again(own, replies), lambda command: client.execute_command(*command.words, **command.options))
+        return replies
 
     with ThreadPoolExecutor(max(1, len(by_node))) as pool:
-        answers = dict(zip(by_node, pool.map(ask, by_node) if len(by_node) > 1 else map(ask, by_node), strict=True))
-    merged: list[Any] = [None] * len(commands)
-    for node, indexes in by_node.items():
-        for index, reply in zip(indexes, answers[node], strict=True):
-            merged[index] = reply
-    return merged
+        answers = pool.map(ask, by_node) if len(by_node) > 1 else map(ask, by_node)
+        return _in_order(by_node, answers)
 
 
 async def each_async(client: AsyncClient, commands: Sequence[Command]) -> list[Any]:
-    """Do as `each` does, through a client of ``redis.asyncio``, whose pipeline of a cluster takes scripts."""
-    pipeline: Any = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command.words, **command.options)
+    """Return the replies as `each` does, through a client of ``redis.asyncio``."""
     if not isinstance(client, redis_asyncio.RedisCluster):
+        pipeline: Any = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command.words, **command.options)
         return list(await pipeline.execute(raise_on_error=False))
-    try:
-        replies = list(await pipeline.execute(raise_on_error=False))
-    except (*GONE, *ELSEWHERE, RedisClusterException):
-        replies = [SlotNotCoveredError()] * len(commands)
+    await client.initialize()
+    by_node = _by_node(client, commands)
+
+    pipelines = [_pipelined_async(node, [commands[index] for index in own]) for node, own in by_node.items()]
+    answers = await asyncio.gather(*pipelines)
+    for own, replies in zip(by_node.values(), answers, strict=True):  # not side by side: each may replace all nodes
+        await answer_async(
+            ask_again([commands[index] for index in own], replies),
+            lambda command: client.execute_command(*command.words, **command.options),
+        )
+    return _in_order(by_node, answers)
+
+
+async def _pipelined_async(node: Any, commands: Sequence[Command]) -> list[Any]:
+    """Return what a node of ``redis.asyncio`` replies; an error, or that it did not, stands in a reply's place."""
+    asked = [PipelineCommand(index, *command.words, **command.options) for index, command in enumerate(commands)]
+    with suppress(*UNANSWERED):
+        if node:
+            await node.execute_pipeline(asked)
+    return [SlotNotCoveredError() if command.result is None else command.result for command in asked]
+
+
+def ask_again(commands: Sequence[Command], replies: list[Any]) -> Generator[Command, Any, None]:
+    """Yield each command that its node did not answer, and put the reply that is sent back into its place.
+
+    A command that fails once more answers for those after it: its node is gone, and each attempt takes a second.
+    """
     failed: Exception | None = None
     for index, command in enumerate(commands):
-        if isinstance(replies[index], (*GONE, *ELSEWHERE)):
+        if isinstance(replies[index], UNANSWERED):
+            replies[index] = failed or (yield command)
+            if isinstance(replies[index], UNANSWERED):
+                failed = replies[index]
+
+
+def answer(steps: Generator[T, Any, None], ask: Callable[[T], Any]) -> None:
+    """Ask for what the steps yield, one by one, and send them the reply, or the error in its place."""
+    with suppress(StopIteration):
+        step = next(steps)
+        while True:
             try:
-                replies[index] = failed or await client.execute_command(*command.words, **command.options)
+                reply = ask(step)
             except (RedisError, RedisClusterException) as error:
-                replies[index] = failed = error
-    return replies
+                reply = error
+            step = steps.send(reply)
+
+
+async def answer_async(steps: Generator[T, Any, None], ask: Callable[[T], Awaitable[Any]]) -> None:
+    """Answer as `answer` does."""
+    with suppress(StopIteration):
+        step = next(steps)
+        while True:
+            try:
+                reply = await ask(step)
+            except (RedisError, RedisClusterException) as error:
+                reply = error
+            step = steps.send(reply)
 
 
 def nodes(client: Client) -> list[Redis]:
@@ -125,13 +180,23 @@ def nodes(client: Client) -> list[Redis]:
     return [client.get_redis_connection(node) for node in client.get_primaries()]
 
 
-def _owner(client: RedisCluster, key: bytes) -> ClusterNode | None:
-    """Return the node that has a key, as far as the client knows."""
-    try:
-        node: ClusterNode | None = client.get_node_from_key(key)
-    except SlotNotCoveredError:
-        return None
-    return node
+def _by_node(client: RedisCluster | redis_asyncio.RedisCluster, commands: Sequence[Command]) -> dict[Any, list[int]]:
+    """Return which commands go to each node, as far as the client knows; None for those whose node it does not know."""
+    by_node: dict[Any, list[int]] = defaultdict(list)
+    for index, command in enumerate(commands):
+        node: Any = None
+        with suppress(SlotNotCoveredError):
+            node = client.get_node_from_key(command.key)  # type: ignore[arg-type]  # bytes are keys too
+        by_node[node].append(index)
+    return by_node
+
+
+def _in_order(by_node: dict[Any, list[int]], answers: Iterable[list[Any]]) -> list[Any]:
+    """Return the replies of all nodes in the order of the commands."""
+    replies: dict[int, Any] = {}
+    for indexes, of_node in zip(by_node.values(), answers, strict=True):
+        replies.update(zip(indexes, of_node, strict=True))
+    return [replies[index] for index in sorted(replies)]
 
 
 def _pipelined(client: Redis, commands: Iterable[Command]) -> list[Any]:
@@ -139,19 +204,3 @@ def _pipelined(client: Redis, commands: Iterable[Command]) -> list[Any]:
     for command in commands:
         pipeline.execute_command(*command.words, **command.options)
     return list(pipeline.execute(raise_on_error=False))
-
-
-def _redirected(client: RedisCluster, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-    """Ask again, one by one, for what was not answered; the first that fails for good fails the rest."""
-    failed: Exception | None = None
-    for index, (command, reply) in enumerate(zip(commands, replies, strict=True)):
-        if not isinstance(reply, ELSEWHERE):
-            continue
-        if failed:
-            replies[index] = failed
-            continue
-        try:
-            replies[index] = client.execute_command(*command.words, **command.options)
-        except (RedisError, RedisClusterException) as error:
-            replies[index] = failed = error
-    return replies

@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     from chat.settings import Settings
 
-__all__ = ["PAGE", "TURNS", "Checking", "Many", "Requests", "Sending", "full"]
+__all__ = ["PAGE", "Checking", "Many", "Requests", "Sending", "full"]
 
 STAMP = 14  # bytes before the body in an entry of a log
 TOGETHER = 20  # channels that one call of the script checks: with little to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
-TURNS = 32  # connections that waiters and tasks use at a time: a message wakes them all, a client's pool has 100
 OF_ONE_CLIENT = ("", 0, 0, "remove", 1)  # forget_clients.lua: no lease, no timeout, one client at most
 
 UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises

@@ -6,12 +6,12 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
-from chat._nodes import RAW, AsyncClient, Client, Command, each, each_async, raise_first
+from chat._nodes import RAW, AsyncClient, Client, Command, answer, answer_async, each, each_async, raise_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
 __all__ = [
     "CHECK",
@@ -78,15 +78,10 @@ class Script:
         return together(client, [(self, keys, args) for keys, args in calls])
 
     async def each_async(self, client: AsyncClient, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Do as `each` does, through a client of ``redis.asyncio``."""
-        commands = [self.command(keys, args) for keys, args in calls]
-        replies = await each_async(client, commands)
-        for index, (keys, args) in enumerate(calls):
-            if isinstance(replies[index], NoScriptError):
-                try:
-                    replies[index] = await self.run_async(client, keys, args)
-                except RedisError as error:
-                    replies[index] = error
+        """Run the script as `each` does, through a client of ``redis.asyncio``."""
+        asked = [(self, keys, args) for keys, args in calls]
+        replies = await each_async(client, [script.command(keys, args) for script, keys, args in asked])
+        await answer_async(unknown(asked, replies), lambda call: call[0].run_async(client, *call[1:]))
         return replies
 
     def command(self, keys: Keys, args: Args) -> Command:
@@ -149,19 +144,20 @@ Call = tuple[Script, Keys, Args]
 
 
 def together(client: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run some scripts in one round trip to each node; return the replies in order, an error in its reply's place.
-
-    Where the server does not know one yet, that and what follows it is repeated, for the sake of the order: each of
-    our scripts may be.
-    """
+    """Run some scripts in one round trip to each node; return the replies in order, an error in its reply's place."""
     replies = each(client, [script.command(keys, args) for script, keys, args in calls])
-    unknown = next((index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)), len(calls))
-    for index, (script, keys, args) in list(enumerate(calls))[unknown:]:
-        try:
-            replies[index] = script(client, keys, args)
-        except RedisError as error:
-            replies[index] = error
+    answer(unknown(calls, replies), lambda call: call[0](client, *call[1:]))
     return replies
+
+
+def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, None]:
+    """Yield the first call whose script the server did not know, and all later ones, to keep their order.
+
+    The reply that is sent back goes into the reply's place. Every script is safe to repeat.
+    """
+    first = next((index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)), len(calls))
+    for index in range(first, len(calls)):
+        replies[index] = yield calls[index]
 
 
 SEND = Script("send")

@@ -1,5 +1,7 @@
 """A Redis client that outlives short failures."""
 
+from __future__ import annotations
+
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -15,12 +17,13 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from chat._errors import InvalidArgumentError
-from chat._explain import ExplainingAsyncRetry, ExplainingRetry, explain_cluster
+from chat._explain import explain_cluster
 from chat._nodes import AsyncClient, Client, nodes
+from chat._retry import AsyncOneRetry, ExplainingAsyncRetry, ExplainingRetry, OneRetry
 from chat._urls import CLUSTER, SENTINEL, parse_place
 from chat.settings import Settings
 
-__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes"]
+__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes", "stop_retrying"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -31,7 +34,7 @@ class Cluster(RedisCluster):
     """redis-py's client of a cluster, that pauses between attempts, and says "unreachable" as a client of one does."""
 
     def __init__(self, patience: Retry, **options: Any) -> None:
-        self._patience = patience
+        self.patience = patience
         try:
             super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
         except (RedisClusterException, IndexError) as error:
@@ -39,7 +42,7 @@ class Cluster(RedisCluster):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
-        return self._patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
+        return self.patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
 
     def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
@@ -52,7 +55,7 @@ class AsyncCluster(redis_asyncio.RedisCluster):
     """The same of ``redis.asyncio``."""
 
     def __init__(self, patience: AsyncRetry, **options: Any) -> None:
-        self._patience = patience
+        self.patience = patience
         super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
 
     async def initialize(self, *args: Any, **options: Any) -> Any:
@@ -68,13 +71,19 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         async def again(_: Exception) -> None:
             pass
 
-        return await self._patience.call_with_retry(lambda: self._attempt(args, options), again)
+        return await self.patience.call_with_retry(lambda: self._attempt(args, options), again)
 
     async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             return await super().execute_command(*args, **options)
         except (RedisClusterException, ClusterError) as error:
             raise explain_cluster(error) from error
+
+    async def aclose(self) -> None:
+        """Close all connections; redis-py closes none while it is about to ask for the nodes anew."""
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
 
 
 class AsyncPrimary(redis_asyncio.Redis):
@@ -106,7 +115,7 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
     pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
         some = [ClusterNode(host, port) for host, port in place.hosts]
-        return Cluster(Retry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+        return Cluster(OneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
     retry = ExplainingRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = Sentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
@@ -121,7 +130,7 @@ def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT)
     pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
         some = [AsyncClusterNode(host, port) for host, port in place.hosts]
-        return AsyncCluster(AsyncRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+        return AsyncCluster(AsyncOneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
     retry = ExplainingAsyncRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
@@ -153,6 +162,17 @@ def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None
     if not (settings is None or isinstance(settings, Settings)):
         message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
         raise InvalidArgumentError(message)
+
+
+def stop_retrying(client: Client | AsyncClient) -> None:
+    """Let a client of `connect` or `connect_async` repeat nothing more, also what it is about to repeat."""
+    retry: Any = None
+    if isinstance(client, Cluster | AsyncCluster):
+        retry = client.patience
+    elif isinstance(client, Redis | redis_asyncio.Redis):
+        retry = client.get_retry()
+    if isinstance(retry, OneRetry | AsyncOneRetry):
+        retry.update_retries(0)
 
 
 def _timeouts(seconds: float) -> dict[str, Any]:

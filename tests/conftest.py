@@ -27,6 +27,7 @@ ON_CLUSTER = {
     "test_archive",
     "test_check",
     "test_cleaning",
+    "test_closing",
     "test_many",
     "test_presence",
     "test_properties",
@@ -39,7 +40,7 @@ ON_CLUSTER = {
 
 
 # What a Chat does, an AsyncChat does too.
-ON_ASYNCIO = {"test_check", "test_many", "test_presence", "test_recovery", "test_send", "test_wait"}
+ON_ASYNCIO = {"test_check", "test_closing", "test_many", "test_presence", "test_recovery", "test_send", "test_wait"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,10 +13,11 @@ from lab import Lab, bodies, calls
 from redis import Redis
 from servers import Server, eventually
 
-from chat import Chat, InvalidArgumentError, _ears, _waiting
+from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
 from chat.cleaning import clean_clients
 from chat.connection import nodes
+from chat.waiting import aio, registry, threads, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def listeners(lab: Lab, channel: str) -> int:
 @pytest.fixture
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a wake-up ends a wait."""
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 1000)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 1000)
 
 
 @pytest.mark.usefixtures("no_second_look")
@@ -147,7 +148,7 @@ def test_what_is_sent_elsewhere_wakes_nobody(lab: Lab) -> None:
 
 
 def test_a_waiter_counts_as_connected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
     lab.check("bob", "lobby")
     waiter = waiting(lab)
     lab.away("bob", "lobby", 1000)
@@ -187,8 +188,30 @@ def test_a_lost_connection_is_made_again_and_what_came_meanwhile_is_told(lab: La
     assert bodies(waiter.result()) == ["hi"]
 
 
+@pytest.mark.usefixtures("no_second_look")
+def test_a_connection_that_redis_py_made_anew_is_subscribed_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[Any] = []
+    heard = registry.Registry.heard
+
+    def cut_off(names: registry.Registry, reply: Any) -> None:
+        heard(names, reply)
+        if not cut:  # between two replies, as another thread may
+            (subscription,) = chat._wake_ups._subscriptions.values()
+            cut.append(subscription._connection)
+            subscription._connection.disconnect()
+
+    monkeypatch.setattr(registry.Registry, "heard", cut_off)
+    with Chat.from_url(server.url) as chat:
+        waiter = Waiter(lambda: chat.check_messages("bob", "cut off", wait=50))
+        eventually(lambda: cut and cut[0].is_connected)
+        chat.send_message("cut off", "hi")
+        assert bodies(waiter.result()) == ["hi"]
+
+
 def test_a_wake_up_that_redis_lost_costs_no_more_than_the_next_look(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.1)
     lab.check("bob", "lobby")
     waiter = waiting(lab)
     entry = f'{int(time.time() * 1000)}:"hi"'
@@ -222,15 +245,15 @@ def restricted(lab: Lab, *rules: str) -> Iterator[tuple[Chat, Redis]]:
     lab.redis.execute_command("ACL", "DELUSER", "limited")
 
 
-def test_closing_the_chat_ends_a_wait_with_what_it_has(lab: Lab) -> None:
+def test_closing_the_chat_ends_a_wait(lab: Lab) -> None:
     waiter = waiting(lab)
     lab.chat.close()
-    assert bodies(waiter.result()) == []
+    with pytest.raises(ChatClosedError):
+        waiter.result()
 
 
 def test_closing_the_chat_right_after_a_wait_began_takes_no_time(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ears, "LINGER", 1000)
-    monkeypatch.setattr("chat._async_ears.LINGER", 1000)
+    monkeypatch.setattr(registry, "LINGER", 1000)
     lab.send("lobby", "hi")
     assert bodies(lab.check("bob", "lobby", history=1, wait=50)) == ["hi"]  # its ear may still be connecting
     Waiter(lab.chat.close).result()
@@ -239,10 +262,12 @@ def test_closing_the_chat_right_after_a_wait_began_takes_no_time(lab: Lab, monke
 def test_closing_the_chat_ends_listening(lab: Lab) -> None:
     lab.send("lobby", "hi")
     messages = lab.chat.listen("bob", "lobby", history=1)
-    listener = Waiter(lambda: [message.body for message in messages])
+    assert next(messages).body == "hi"
+    listener = Waiter(lambda: next(messages))
     eventually(lambda: listeners(lab, "lobby"))
     lab.chat.close()
-    assert listener.result() == ["hi"]
+    with pytest.raises(ChatClosedError):
+        listener.result()
 
 
 def test_listening_goes_on_from_message_to_message(lab: Lab) -> None:
@@ -263,10 +288,9 @@ def test_a_bad_wait_is_one_clear_error(wait: Any) -> None:
 
 
 def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ears, "LINGER", 0.2)
-    monkeypatch.setattr("chat._async_ears.LINGER", 0.2)
-    monkeypatch.setattr(_ears, "QUIET", 0.2)
-    monkeypatch.setattr("chat._async_ears.QUIET", 0.2)
+    monkeypatch.setattr(registry, "LINGER", 0.2)
+    monkeypatch.setattr(threads, "QUIET", 0.2)
+    monkeypatch.setattr(aio, "QUIET", 0.2)
     waiter = waiting(lab)
     lab.send("lobby", "hi")
     waiter.result()

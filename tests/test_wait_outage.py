@@ -16,12 +16,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sentinels import Sentinels
 from servers import BINARIES, Server, eventually
 
-from chat import AsyncChat, Chat, _waiting
+from chat import AsyncChat, Chat
+from chat.waiting import wait
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from chat._waiting import Waiting
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +103,7 @@ def slot_of(cluster: Cluster, channel: str) -> int:
 @pytest.fixture(autouse=True)
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only wake-ups tell: nobody looks again by the clock."""
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 1000)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 1000)
 
 
 @pytest.mark.parametrize("engine", BINARIES)
@@ -125,15 +124,15 @@ def test_a_server_that_dies_and_comes_back(engine: str, how: signal.Signals, tmp
 
 @pytest.mark.parametrize("engine", BINARIES)
 def test_an_outage_longer_than_a_call_is_patient(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
     failed: list[str] = []
-    bear = _waiting.Waiting.failed
+    bear = wait.Wait.failed
 
-    def noted(waiting: Waiting, *args: Any) -> float:
+    def noted(waiting: wait.Wait, *args: Any) -> float:
         failed.append(threading.current_thread().name)
         return bear(waiting, *args)
 
-    monkeypatch.setattr(_waiting.Waiting, "failed", noted)
+    monkeypatch.setattr(wait.Wait, "failed", noted)
     server = Server(engine, tmp_path, {"appendonly": "yes", "appendfsync": "always"}).start()
     try:
         room = Room(server.url)
@@ -150,7 +149,7 @@ def test_an_outage_longer_than_a_call_is_patient(engine: str, tmp_path: Path, mo
 def test_an_outage_longer_than_the_wait_is_an_error(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_waiting, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
     server = Server(engine, tmp_path).start()
     with Chat.from_url(server.url) as chat, ThreadPoolExecutor() as pool:
         waiting = pool.submit(chat.check_messages, "ann", ROOM, wait=2)

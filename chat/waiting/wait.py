@@ -1,4 +1,4 @@
-"""A client that waits for news: what it has been told so far, and when it looks again. No I/O, no clock."""
+"""One wait: its checks so far, when it checks again, and when it ends. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from chat._messages import Check
     from chat._requests import Checking
 
-__all__ = ["LONGEST_WAIT", "UNREACHABLE", "Waiting", "seconds_to_wait"]
+__all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "unanswered"]
 
-LONGEST_WAIT = 60  # seconds; what proxies and browsers bear
-# Seconds until a waiter looks again unasked: it counts as connected, and a wake-up that Redis lost costs no more.
+LONGEST_WAIT = 60  # seconds; proxies and browsers allow that much
+# Seconds until a waiter checks again without a wake-up: it counts as connected, and a lost wake-up delays no longer.
 LOOK_AGAIN = 10
-RETRY = 0.5  # seconds, while Redis is away
+RETRY = 0.5  # seconds between two checks while Redis is away
+GRACE = 1.5  # seconds that a check may take beyond the end of its wait
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
 
 
@@ -32,15 +33,20 @@ def seconds_to_wait(wait: Any) -> float:
     raise InvalidArgumentError(message)
 
 
-class Waiting:
-    """One wait: its check is made again until it tells something, or the time is over.
+def unanswered() -> RedisTimeoutError:
+    """Return the error of a check that was not answered when its wait and the grace period were over."""
+    return RedisTimeoutError("Redis did not answer within the wait")
+
+
+class Wait:
+    """One wait: its check is repeated until it has news, or the time is over.
 
     Args:
         request: the check.
         seconds: to wait.
         client_timeout: seconds without a check until a client is expired.
         now: seconds of some clock, here and below.
-        patient: Redis may be away from the beginning, not only later.
+        patient: whether Redis may be away from the beginning, not only after a first check.
     """
 
     check: Check
@@ -55,22 +61,29 @@ class Waiting:
         self._patient = patient
         self._checked = False
 
+    @property
+    def news(self) -> bool:
+        """Whether the last check is what the caller gets."""
+        return self._checked and bool(self.check.messages or self.check.missed)
+
+    def patience(self, now: float) -> float:
+        """Return for how many seconds to wait for the answer to a check."""
+        return max(0.0, self._deadline + GRACE - now)
+
     def told(self, check: Check) -> None:
-        """Take what a check told; a client that was new when the wait began is so when it ends."""
+        """Take the result of a check; a client that was new when the wait began is so when it ends."""
         if self._checked:
             check = replace(check, new=self.check.new or check.new)
         self.check, self._checked = check, True
         self.request = self.request.again(check)
 
     def failed(self, error: Exception, now: float) -> float:
-        """Return for how many seconds to bear an outage; raise the error when the time is over, or had not begun."""
+        """Return the seconds to pause before a retry; re-raise after the deadline, or if no check has succeeded yet."""
         left = self._deadline - now
         if left <= 0 or not (self._checked or self._patient):
             raise error
         return min(left, RETRY)
 
     def pause(self, now: float) -> float:
-        """Return for how many seconds to wait for a wake-up, 0 when the check is what the caller gets."""
-        if self.check.messages or self.check.missed:
-            return 0
-        return min(max(0.0, self._deadline - now), self._pause)
+        """Return for how many seconds to wait for a wake-up, 0 when the last check is what the caller gets."""
+        return 0 if self.news else min(max(0.0, self._deadline - now), self._pause)

@@ -1,0 +1,299 @@
+"""Waiting for asyncio: as ``threads``, with tasks of one event loop in place of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MaxConnectionsError, MovedError, ResponseError, SlotNotCoveredError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from chat._errors import ChatClosedError
+from chat.waiting.limits import CLOSING, PATIENCE, connections_of
+from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
+from chat.waiting.threads import CUT_OFF, GONE
+from chat.waiting.wait import unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from chat._nodes import AsyncClient
+
+__all__ = ["AsyncGate", "AsyncLooks", "AsyncWakeUps"]
+
+
+class AsyncGate:
+    """Lets so many calls to Redis through at a time, and none once `closed` is set."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.closed = asyncio.Event()
+        self._limit = connections_of(client)
+        self._free = asyncio.Semaphore(self._limit)
+
+    async def run(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Return what ``work(*args)`` returns.
+
+        Raises:
+            ChatClosedError: the gate is closed, or was closed meanwhile and took the connection away.
+            redis.exceptions.MaxConnectionsError: no connection became free for PATIENCE seconds.
+        """
+        await self._enter()
+        try:
+            return await _uninterrupted(work, *args)
+        except (*GONE, *CUT_OFF) as error:
+            if self.closed.is_set():
+                raise ChatClosedError from error
+            raise
+        finally:
+            self._free.release()
+
+    async def drain(self) -> None:
+        """Give calls that are under way a moment to end."""
+        taken = 0
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    for taken in range(1, self._limit + 1):  # noqa: B007  read below
+                        await self._free.acquire()
+        finally:
+            for _ in range(taken):
+                self._free.release()
+
+    async def _enter(self) -> None:
+        try:
+            if self._free.locked():
+                async with asyncio.timeout(PATIENCE):
+                    await self._free.acquire()
+            else:
+                await self._free.acquire()
+        except TimeoutError:
+            message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
+            raise MaxConnectionsError(message) from None
+        if self.closed.is_set():
+            self._free.release()
+            raise ChatClosedError
+
+
+async def _uninterrupted(work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Return what ``work(*args)`` returns, unless the task was cancelled meanwhile.
+
+    redis-py sends through ``asyncio.wait_for``, which in Python 3.11 swallows a cancellation that comes when its
+    work is just done. The task still counts it.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        return await work(*args)
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+class AsyncLooks:
+    """Makes the checks of waiting tasks in tasks of their own, so that an outage holds no waiter past its time."""
+
+    def __init__(self, limit: int) -> None:
+        self._turns = asyncio.Semaphore(limit)
+        self._left: set[asyncio.Task[Any]] = set()  # still ending: redis-py may swallow a cancellation
+
+    async def run(self, seconds: float, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Return what ``work(*args)`` returns.
+
+        Raises:
+            redis.exceptions.TimeoutError: it did not within `seconds`, and is cancelled.
+        """
+        look = asyncio.create_task(self._in_turn(work, args))
+        try:
+            await asyncio.wait([look], timeout=seconds)
+            if not look.done():
+                raise unanswered()
+            return look.result()
+        finally:
+            if not look.done():
+                look.cancel()
+                self._left.add(look)
+                look.add_done_callback(self._forget)
+
+    async def _in_turn(self, work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
+        async with self._turns:
+            return await work(*args)
+
+    def _forget(self, look: asyncio.Task[Any]) -> None:
+        self._left.discard(look)
+        if not look.cancelled():
+            look.exception()  # nobody is left to be told
+
+
+class AsyncWakeUps:
+    """Wakes waiting tasks when a message is sent: one connection to each server, shared by all tasks."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._closed = False
+        self._subscriptions: dict[str, Subscription] = {}
+
+    async def subscription(self, name: bytes) -> Subscription:
+        """Return what hears of a name.
+
+        Raises:
+            ChatClosedError: there are no more wake-ups.
+            redis.exceptions.ConnectionError: no server is known to have the name.
+        """
+        node, pool = await self._place(name)
+        if self._closed:
+            raise ChatClosedError
+        if node not in self._subscriptions:
+            self._subscriptions[node] = Subscription(pool, alone=not node)
+        return self._subscriptions[node]
+
+    async def close(self) -> None:
+        """Wake all waiters, for good, and give the connections back."""
+        self._closed = True
+        tasks = [task for subscription in self._subscriptions.values() for task in subscription.stop()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSING)
+
+    async def _place(self, name: bytes) -> tuple[str, Any]:
+        if not isinstance(self._client, RedisCluster):
+            return "", self._client.connection_pool
+        await self._client.initialize()  # does nothing when it knows the servers already
+        try:
+            node = self._client.get_node_from_key(name)  # type: ignore[arg-type]  # bytes are keys too
+        except SlotNotCoveredError as error:
+            raise RedisConnectionError(str(error)) from error
+        if node is None:
+            message = "no server of the cluster is known to have the channel"
+            raise RedisConnectionError(message)
+        return node.name, _NodePool(node)
+
+
+class _NodePool:
+    """A node's connections as a pool's."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+
+    async def get_connection(self) -> Any:
+        connection = self._node.acquire_connection()
+        try:
+            await connection.connect()
+        except BaseException:
+            self._node.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        self._node.release(connection)
+
+
+class Subscription:
+    """One connection to one server, read by a task of its own while somebody waits.
+
+    Args:
+        pool: where the connection comes from.
+        alone: the server is not one of a cluster; a successor that sentinels name is found by the pool.
+    """
+
+    def __init__(self, pool: Any, *, alone: bool) -> None:
+        self._pool, self._alone = pool, alone
+        self._registry = Registry(asyncio.Event)
+        self._connection: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._fresh: list[bytes] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def ticket(self, name: bytes) -> Iterator[Ticket]:
+        """Take a ticket for the time of the block; no cancelled waiter takes the subscribing of its name along."""
+        ticket = self._registry.ticket(name)
+        if not self._reader or self._reader.done():
+            self._reader = asyncio.create_task(self._run(), name="chat-wake-ups")
+        if ticket.fresh and self._connection:
+            self._fresh.append(name)
+            if not self._sender or self._sender.done():
+                self._sender = asyncio.create_task(self._subscribe_fresh(), name="chat-subscribe")
+        try:
+            yield ticket
+        finally:
+            ticket.leave(time.monotonic())
+
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Wake all waiters, and return the tasks that end; without names, even if redis-py swallows a cancellation."""
+        self._drop()
+        tasks = [task for task in (self._sender, self._reader) if task]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _drop(self, refused: ResponseError | None = None) -> None:
+        """Wake all waiters: to look where their channel is now, or to be told what was refused."""
+        self._registry.drop(self._registry.names, refused)
+
+    async def _run(self) -> None:
+        while await self._is_wanted():
+            try:
+                await self._read()
+            except MovedError:
+                self._drop()
+            except ResponseError as error:  # no permission, say
+                self._drop(error)
+            except GONE:
+                await asyncio.sleep(RECONNECT)
+                if not self._alone:
+                    self._drop()
+            else:
+                return
+
+    async def _read(self) -> None:
+        """Listen on one connection until nobody waits any more."""
+        connection = await self._pool.get_connection()
+        try:
+            self._connection = connection
+            await self._send("SSUBSCRIBE", self._registry.names)
+            asked = False
+            while await self._is_wanted():
+                reply = await connection.read_response(
+                    disable_decoding=True, timeout=QUIET, disconnect_on_error=False, push_request=True
+                )
+                if reply is not None:
+                    self._registry.heard(reply)
+                    asked = False
+                elif asked:
+                    raise RedisTimeoutError
+                else:
+                    asked = True
+                    await self._send("PING")
+        finally:
+            if self._connection is connection:  # no other reader has begun meanwhile
+                self._connection = None
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def _subscribe_fresh(self) -> None:
+        while self._fresh:
+            names, self._fresh = self._fresh, []
+            await self._send("SSUBSCRIBE", names)
+
+    async def _send(self, word: str, names: Iterable[bytes] | None = None) -> None:
+        commands = [(word,)] if names is None else [(word, name) for name in names]  # of one slot each on a cluster
+        with suppress(*GONE):  # the reader notices
+            if self._connection and self._connection.is_connected:
+                packed = b"".join(self._connection.pack_commands(commands))
+                await self._connection.send_packed_command(packed, check_health=False)
+
+    async def _is_wanted(self) -> bool:
+        """Unsubscribe from names that nobody waits for; return whether any is left, else the task ends."""
+        idle = self._registry.idle(time.monotonic())
+        wanted = bool(self._registry.names)
+        if not wanted:
+            self._reader = None
+        elif idle:
+            await self._send("SUNSUBSCRIBE", idle)
+        return wanted

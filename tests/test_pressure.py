@@ -1,0 +1,256 @@
+"""Many threads and tasks on one chat, cancelled tasks, and servers that do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clusters import Cluster
+from lab import Lab, at_once, bodies
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from servers import BINARIES, Server, eventually
+
+from chat import AsyncChat, Chat, ChecksFailedError
+from chat.connection import nodes
+from chat.waiting import registry, wait
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOMS = [f"room {number}" for number in range(24)]
+UNCOVERED = {"cluster-require-full-coverage": "no"}  # the living go on when one is gone
+
+
+def rooms_of(cluster: Cluster, server: Server) -> list[str]:
+    """Return the rooms that a server of a cluster has."""
+    with cluster.client() as client:
+        lab = Lab(client)
+        owners = {room: client.get_node_from_key(lab.key(room, "log:")) for room in ROOMS}
+    return [room for room, owner in owners.items() if owner.port == server.port]
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+@pytest.mark.parametrize("face", ["sync", "async"], indirect=True)
+def test_a_dead_server_costs_the_channels_of_the_others_nothing(engine: str, tmp_path: Path) -> None:
+    with Cluster(engine, tmp_path, options=UNCOVERED) as cluster, cluster.client() as client:
+        lab = Lab(client)
+        lab.chat.check_many("bob", ROOMS)
+        lost = rooms_of(cluster, cluster.nodes[0])
+        cluster.nodes[0].stop(signal.SIGKILL)
+        for number in range(3):
+            for room in set(ROOMS) - set(lost):
+                lab.send(room, number)
+            with pytest.raises(ChecksFailedError) as caught:
+                lab.chat.check_many("bob", [*lost, *ROOMS])
+            assert sorted(caught.value.errors) == sorted(lost)
+            assert {room: bodies(check) for room, check in caught.value.checks.items()} == {
+                room: [number] for room in ROOMS if room not in lost
+            }
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+def test_sends_do_not_queue_behind_waiters_of_a_silent_server(engine: str, tmp_path: Path) -> None:
+    async def send(cluster: Cluster) -> None:
+        silent = cluster.nodes[0]
+        held = rooms_of(cluster, silent)
+        open_room = next(room for room in ROOMS if room not in held)
+        async with AsyncChat.from_url(cluster.url) as chat:
+            await chat.check_many("bob", ROOMS)
+            silent.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            try:
+                waits = [
+                    asyncio.create_task(chat.check_messages(f"c{number}", held[0], wait=30)) for number in range(150)
+                ]
+                await asyncio.sleep(0)
+                async with asyncio.timeout(4):  # less than one time-out of a reply
+                    while (await chat.send_message(open_room, "hi")).id < 20:
+                        assert not any(waiter.done() for waiter in waits)
+            finally:
+                silent.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+            for waiter in waits:
+                waiter.cancel()
+            await asyncio.wait(waits)
+
+    with Cluster(engine, tmp_path, options=UNCOVERED) as cluster:
+        asyncio.run(send(cluster))
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_waits_of_tasks_end_in_time_whatever_the_server_does(engine: str, how: signal.Signals, tmp_path: Path) -> None:
+    async def outage(server: Server) -> list[Any]:
+        async with AsyncChat.from_url(server.url) as chat:
+            waits = [asyncio.create_task(chat.check_messages(f"c{n}", "lobby", wait=1.5)) for n in range(200)]
+            while await chat.count_clients("lobby") < len(waits):
+                assert not any(waiter.done() for waiter in waits)
+            server.process.send_signal(how)  # type: ignore[union-attr]
+            async with asyncio.timeout(6):  # the wait, its grace period, and what a busy machine takes
+                ended = await asyncio.gather(*waits, return_exceptions=True)
+            if left := set(chat._looks._left):
+                await asyncio.wait(left, timeout=4)  # less than one time-out of a reply
+            assert not chat._looks._left
+            return ended
+
+    server = Server(engine, tmp_path).start()
+    try:
+        ended = asyncio.run(outage(server))
+    finally:
+        server.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        server.stop(signal.SIGKILL)
+    assert {type(error) for error in ended} <= {RedisConnectionError, RedisTimeoutError}
+
+
+@pytest.mark.parametrize("engine", BINARIES)
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_waits_of_threads_end_in_time_whatever_the_server_does(
+    engine: str, how: signal.Signals, tmp_path: Path
+) -> None:
+    ended: list[Exception] = []
+    server = Server(engine, tmp_path).start()
+    chat = Chat.from_url(server.url)
+
+    def work(number: int) -> None:
+        try:
+            chat.check_messages(f"c{number}", "lobby", wait=1.5)
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            ended.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: chat.count_clients("lobby") == len(threads))
+    server.process.send_signal(how)  # type: ignore[union-attr]
+    until = time.monotonic() + 6
+    try:
+        for thread in threads:
+            thread.join(until - time.monotonic())
+        assert not any(thread.is_alive() for thread in threads)
+        assert {type(error) for error in ended} <= {RedisConnectionError, RedisTimeoutError}
+        assert len(ended) == len(threads)
+    finally:
+        server.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        server.stop(signal.SIGKILL)
+        chat.close()
+
+
+def test_a_hundred_and_fifty_threads_share_a_chat(lab: Lab) -> None:
+    failed: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            lab.send("lobby", number)
+            lab.check(f"c{number}", "lobby")
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            failed.append(error)
+
+    lab.chat.count_clients("lobby")
+    for node in nodes(lab.redis):
+        node.client_pause(500)  # all of them are at Redis at once
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(150)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert lab.chat.count_clients("lobby") == 150
+
+
+def test_threads_wait_for_a_connection_of_a_small_pool(server: Server) -> None:
+    failed: list[Exception] = []
+    with server.client() as redis, Chat(Redis(port=server.port, max_connections=4)) as chat:
+        chat.count_clients("lobby")
+        redis.client_pause(200)
+
+        def work() -> None:
+            try:
+                chat.send_message("lobby", "hi")
+            except Exception as error:  # noqa: BLE001  the test looks at it
+                failed.append(error)
+
+        at_once(work, 20)
+    assert not failed
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_cancelled_task_ends_wherever_it_was(server: Server, turns: int) -> None:
+    async def cancel() -> int:
+        async with AsyncChat.from_url(server.url) as chat:
+            await chat.count_clients("lobby")
+
+            async def listen(number: int) -> None:
+                async for _ in chat.listen(f"c{number}", f"room {number}"):
+                    pass
+
+            tasks = []
+            for number in range(100):
+                work = listen(number) if number % 2 else chat.check_messages(f"c{number}", f"room {number}", wait=50)
+                tasks.append(asyncio.create_task(work))  # type: ignore[arg-type]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                tasks[-1].cancel()
+            _, left = await asyncio.wait(tasks, timeout=10)
+            for task in left:  # those that go on
+                task.cancel()
+            return len(left)
+
+    assert asyncio.run(cancel()) == 0
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_cancelled_task_that_sends_and_checks_ends(server: Server, turns: int) -> None:
+    async def cancel() -> int:
+        async with AsyncChat.from_url(server.url) as chat:
+            await chat.count_clients("lobby")
+
+            async def chatter(number: int) -> None:
+                while True:
+                    await chat.send_message(f"room {number % 10}", number)
+                    await chat.check_messages("bob", f"room {number % 10}", limit=1)
+
+            tasks = []
+            for number in range(100):
+                tasks.append(asyncio.create_task(chatter(number)))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                tasks[-1].cancel()
+            _, left = await asyncio.wait(tasks, timeout=5)
+            going_on = len(left)
+            while left:
+                for task in left:
+                    task.cancel()
+                _, left = await asyncio.wait(left, timeout=0.1)
+            return going_on
+
+    assert asyncio.run(cancel()) == 0
+
+
+def test_who_waits_again_while_the_name_is_unsubscribed_is_woken(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "LINGER", 0.02)
+    monkeypatch.setattr(wait, "LOOK_AGAIN", 1000)
+
+    async def chatter(chat: AsyncChat, other: AsyncChat, number: int) -> int:
+        room, woken = f"room {number}", 0
+        for _ in range(15):
+            waiter = asyncio.create_task(chat.check_messages("bob", room, wait=60))
+            while not await other.count_clients(room):
+                assert not waiter.done()
+            await other.send_message(room, "hi")
+            await asyncio.wait([waiter], timeout=20)
+            woken += waiter.done()
+            waiter.cancel()
+            await asyncio.sleep(0.015 + number % 7 * 0.002)  # about as long as a name lingers
+        return woken
+
+    async def all_woken() -> int:
+        async with AsyncChat.from_url(server.url) as chat, AsyncChat.from_url(server.url) as other:
+            return sum(await asyncio.gather(*(chatter(chat, other, number) for number in range(40))))
+
+    assert asyncio.run(all_woken()) == 40 * 15
