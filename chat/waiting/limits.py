@@ -13,8 +13,10 @@ CLOSING = 1  # seconds that calls under way may take to end once the chat is clo
 
 def connections_of(client: Any) -> int:
     """Return how many calls a client's pool can serve at a time."""
-    pool = getattr(client, "connection_pool", None)  # a cluster's client has one for each server
-    return max(1, min(CONNECTIONS, getattr(pool, "max_connections", CONNECTIONS) - 2))
+    most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
+    if not isinstance(most, int):  # a cluster's client, with a pool for each server; or a wrapper
+        return CONNECTIONS
+    return max(1, min(CONNECTIONS, most - 2))
 
 
 def share_of_waiters(client: Any) -> int:
