@@ -18,8 +18,9 @@ from chat._requests import PAGE, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
 from chat.connection import confirm_arguments, connect_async, stop_retrying
 from chat.settings import Settings
-from chat.waiting.aio import AsyncGate, AsyncLooks, AsyncWakeUps
-from chat.waiting.limits import share_of_waiters
+from chat.waiting.aio import AsyncWakeUps
+from chat.waiting.gate import AsyncGate, share_of_waiters
+from chat.waiting.looks import AsyncLooks
 from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:

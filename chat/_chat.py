@@ -16,8 +16,9 @@ from chat._requests import PAGE, Checking, Requests, full
 from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
 from chat.connection import confirm_arguments, connect, stop_retrying
 from chat.settings import Settings
-from chat.waiting.limits import CLOSING, share_of_waiters
-from chat.waiting.threads import Gate, Looks, WakeUps
+from chat.waiting.gate import CLOSING, Gate, share_of_waiters
+from chat.waiting.looks import Looks
+from chat.waiting.threads import WakeUps
 from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from test_wait import Waiter, waiting
 from chat import AsyncChat, Chat, ChatClosedError
 from chat.connection import nodes
 from chat.waiting import registry, wait
-from chat.waiting.limits import connections_of
+from chat.waiting.gate import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

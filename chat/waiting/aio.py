@@ -1,4 +1,4 @@
-"""Waiting for asyncio: as ``threads``, with tasks of one event loop in place of threads."""
+"""Wake-ups for asyncio: as ``threads``, with the tasks of one event loop in place of threads."""
 
 from __future__ import annotations
 
@@ -9,126 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, MovedError, ResponseError, SlotNotCoveredError
+from redis.exceptions import MovedError, ResponseError, SlotNotCoveredError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
-from chat.waiting.limits import CLOSING, PATIENCE, connections_of
+from chat.waiting.gate import CLOSING, GONE
 from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
-from chat.waiting.threads import CUT_OFF, GONE
-from chat.waiting.wait import unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from chat._nodes import AsyncClient
 
-__all__ = ["AsyncGate", "AsyncLooks", "AsyncWakeUps"]
-
-
-class AsyncGate:
-    """Lets so many calls to Redis through at a time, and none once `closed` is set."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.closed = asyncio.Event()
-        self._limit = connections_of(client)
-        self._free = asyncio.Semaphore(self._limit)
-
-    async def run(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Return what ``work(*args)`` returns.
-
-        Raises:
-            ChatClosedError: the gate is closed, or was closed meanwhile and took the connection away.
-            redis.exceptions.MaxConnectionsError: no connection became free for PATIENCE seconds.
-        """
-        await self._enter()
-        try:
-            return await _uninterrupted(work, *args)
-        except (*GONE, *CUT_OFF) as error:
-            if self.closed.is_set():
-                raise ChatClosedError from error
-            raise
-        finally:
-            self._free.release()
-
-    async def drain(self) -> None:
-        """Give calls that are under way a moment to end."""
-        taken = 0
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    for taken in range(1, self._limit + 1):  # noqa: B007  read below
-                        await self._free.acquire()
-        finally:
-            for _ in range(taken):
-                self._free.release()
-
-    async def _enter(self) -> None:
-        try:
-            if self._free.locked():
-                async with asyncio.timeout(PATIENCE):
-                    await self._free.acquire()
-            else:
-                await self._free.acquire()
-        except TimeoutError:
-            message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
-            raise MaxConnectionsError(message) from None
-        if self.closed.is_set():
-            self._free.release()
-            raise ChatClosedError
-
-
-async def _uninterrupted(work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Return what ``work(*args)`` returns, unless the task was cancelled meanwhile.
-
-    redis-py sends through ``asyncio.wait_for``, which in Python 3.11 swallows a cancellation that comes when its
-    work is just done. The task still counts it.
-
-    Raises:
-        asyncio.CancelledError: the task was cancelled.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        return await work(*args)
-    finally:
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
-
-
-class AsyncLooks:
-    """Makes the checks of waiting tasks in tasks of their own, so that an outage holds no waiter past its time."""
-
-    def __init__(self, limit: int) -> None:
-        self._turns = asyncio.Semaphore(limit)
-        self._left: set[asyncio.Task[Any]] = set()  # still ending: redis-py may swallow a cancellation
-
-    async def run(self, seconds: float, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Return what ``work(*args)`` returns.
-
-        Raises:
-            redis.exceptions.TimeoutError: it did not within `seconds`, and is cancelled.
-        """
-        look = asyncio.create_task(self._in_turn(work, args))
-        try:
-            await asyncio.wait([look], timeout=seconds)
-            if not look.done():
-                raise unanswered()
-            return look.result()
-        finally:
-            if not look.done():
-                look.cancel()
-                self._left.add(look)
-                look.add_done_callback(self._forget)
-
-    async def _in_turn(self, work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
-        async with self._turns:
-            return await work(*args)
-
-    def _forget(self, look: asyncio.Task[Any]) -> None:
-        self._left.discard(look)
-        if not look.cancelled():
-            look.exception()  # nobody is left to be told
+__all__ = ["AsyncWakeUps"]
 
 
 class AsyncWakeUps:

@@ -1,124 +1,28 @@
-"""Waiting for threads: wake-ups over one shared connection, checks that no outage holds, and a bound on calls."""
+"""Wake-ups for threads: one connection to each server hears of sends, and wakes the threads that wait for them."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, MovedError, ResponseError, SlotNotCoveredError
+from redis.exceptions import MovedError, ResponseError, SlotNotCoveredError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
-from chat.waiting.limits import PATIENCE, connections_of
-from chat.waiting.registry import LINGER, QUIET, RECONNECT, Registry, Ticket
-from chat.waiting.wait import unanswered
+from chat.waiting.gate import CUT_OFF, GONE
+from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from chat._nodes import Client
 
-__all__ = ["Gate", "Looks", "WakeUps"]
-
-GONE = (RedisConnectionError, RedisTimeoutError, OSError)
-CUT_OFF = (AttributeError, TypeError, ValueError)  # redis-py's, when another thread closes a connection that is read
-
-
-class Gate:
-    """Lets so many calls to Redis through at a time, and none once `closed` is set."""
-
-    def __init__(self, client: Client) -> None:
-        self.closed = threading.Event()
-        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: a call passes twice
-        self._limit = connections_of(client)
-        for _ in range(self._limit):
-            self._free.put(None)
-
-    def __enter__(self) -> None:
-        try:
-            self._free.get(timeout=PATIENCE)
-        except Empty:
-            message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
-            raise MaxConnectionsError(message) from None
-        if self.closed.is_set():
-            self._free.put(None)
-            raise ChatClosedError
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._free.put(None)
-        if self.closed.is_set() and isinstance(error, (*GONE, *CUT_OFF)):
-            raise ChatClosedError from error
-
-    def drain(self, until: float) -> None:
-        """Give calls that are under way until then to end."""
-        taken = 0
-        with suppress(Empty):
-            for taken in range(1, self._limit + 1):  # noqa: B007  read below
-                self._free.get(timeout=max(0.001, until - time.monotonic()))
-        for _ in range(taken):
-            self._free.put(None)
-
-
-class Looks:
-    """Makes the checks of waiting threads in threads of its own, so that an outage holds no waiter past its time."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._threads = self._pending = 0
-        self._process = os.getpid()
-
-    def run(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
-        """Return what ``work(*args)`` returns.
-
-        Raises:
-            redis.exceptions.TimeoutError: it did not within `seconds`; it may still be carried out.
-        """
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._process != os.getpid():  # a fork takes no threads along
-                self._process, self._threads, self._pending, self._jobs = os.getpid(), 0, 0, SimpleQueue()
-            self._pending += 1
-            self._jobs.put((partial(work, *args), future))
-            if self._threads < min(self._pending, self._limit):
-                self._threads += 1
-                threading.Thread(target=self._serve, name="chat-look", daemon=True).start()
-        try:
-            return future.result(seconds)
-        except TimeoutError:
-            if future.cancel() or not future.done():
-                raise unanswered() from None
-            return future.result()
-
-    def _serve(self) -> None:
-        """Make one check after the other until there has been none for a while."""
-        while True:
-            try:
-                work, future = self._jobs.get(timeout=LINGER)
-            except Empty:
-                with self._lock:
-                    if self._jobs.empty():
-                        self._threads -= 1
-                        return
-                continue
-            try:
-                if future.set_running_or_notify_cancel():
-                    future.set_result(work())
-            except BaseException as error:  # noqa: BLE001  the waiter's to raise
-                future.set_exception(error)
-            finally:
-                del work, future  # they hold the waiter's frame
-                with self._lock:
-                    self._pending -= 1
+__all__ = ["WakeUps"]
 
 
 class WakeUps:
