@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 # No setting of this machine steers a test.
 for name in [name for name in os.environ if name.startswith(STEERS)]:
     del os.environ[name]
-# In the background of a shell SIGINT is ignored, and what we start would inherit that.
+# In the background of a shell, and under nohup, signals are ignored, and what we start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(ignored, signal.SIG_DFL)
 
 
 # What one server does, three that share the slots do too: the tests of these that only need a client.

@@ -86,6 +86,8 @@ class Task:
 def task(server: Server, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     task = Task(server, lab, monkeypatch)
     yield task
+    task.app.backend.remove_pending_result(task.sent)
+    task.sent.backend = None  # else it does so again when it is collected, perhaps when its server is gone
     task.app.close()
 
 
