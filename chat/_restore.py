@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import OutOfMemoryError
 
 from chat._archive_reader import Reader
+from chat._arguments import shown
 from chat._errors import InvalidArgumentError
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
@@ -98,6 +99,10 @@ def restore(
                 channel.put_back(archive.slices(name))
                 found.append(channel.restored)
     found = [channel for channel in found if channel.messages or channel.stored or channel.left]
+    if missing := sorted(set(channels) - {channel.channel for channel in found}) if channels else []:
+        of_days = " of these days" if days else ""
+        message = f"the archive in {folder} has nothing{of_days} of channel {shown(missing[0])}, must be a name in it"
+        raise InvalidArgumentError(message)
     if days and not found:
         message = f"no archive in {folder} of these days, must be days on which archived messages were sent"
         raise InvalidArgumentError(message)
