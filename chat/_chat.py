@@ -101,6 +101,9 @@ class Chat:
     ) -> Check:
         """Return what a client has not read of a channel yet, and count it as read.
 
+        Checks of one client at the same time share its position, so a lost reply of one of them may not be repeated:
+        let each pass its own last cursor as ``after``, or check one at a time.
+
         Args:
             client: name, 1 to 200 characters; a new one starts at the channel's end.
             channel: name, 1 to 200 characters; it need not exist.
@@ -235,7 +238,7 @@ class Chat:
                     break
 
     def close(self) -> None:
-        """Close the connections of the client.
+        """Close the connections of the client, which no other chat should use.
 
         A check that holds messages still returns them. Other waits, listeners and later calls raise
         `ChatClosedError`.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 
 __all__ = [
+    "CUT_OFF",
     "RAW",
     "AsyncClient",
     "Client",
@@ -55,6 +56,9 @@ UNANSWERED = (  # a node is gone, or has given the slot away: the cluster's clie
     TryAgainError,
     ClusterDownError,
 )
+# redis-py's, when another thread or task closes a connection that is in use; its asyncio cluster client closes those of
+# all nodes when it looks for the nodes anew.
+CUT_OFF = (AttributeError, TypeError, ValueError)
 T = TypeVar("T")
 
 
@@ -130,10 +134,11 @@ async def each_async(client: AsyncClient, commands: Sequence[Command]) -> list[A
 async def _pipelined_async(node: Any, commands: Sequence[Command]) -> list[Any]:
     """Return what a node of ``redis.asyncio`` replies; an error, or that it did not, stands in a reply's place."""
     asked = [PipelineCommand(index, *command.words, **command.options) for index, command in enumerate(commands)]
-    with suppress(*UNANSWERED):
+    with suppress(*UNANSWERED, *CUT_OFF):
         if node:
             await node.execute_pipeline(asked)
-    return [SlotNotCoveredError() if command.result is None else command.result for command in asked]
+    unanswered = (type(None), *CUT_OFF)
+    return [SlotNotCoveredError() if isinstance(command.result, unanswered) else command.result for command in asked]
 
 
 def ask_again(commands: Sequence[Command], replies: list[Any]) -> Generator[Command, Any, None]:

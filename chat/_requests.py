@@ -89,9 +89,14 @@ class Checking(NamedTuple):
         return outcome
 
     def again(self, standing: Check) -> Checking:
-        """Return the next check of a client that waits: should it be forgotten meanwhile, it goes on from there."""
-        reader, _, *amounts, name, _ = self.args
-        cursor = "?" + decode_cursor(self.channel, standing.cursor)
+        """Return the next check of a client that waits.
+
+        With a cursor of the caller's the wait is served from there, whatever other checks of the client read. Without
+        one the checks of a client share its position; should it be forgotten meanwhile, the wait goes on from its own.
+        """
+        reader, _, *amounts, name, after = self.args
+        shared = "?" if after[:1] in {"", "?"} else ""
+        cursor = shared + decode_cursor(self.channel, standing.cursor)
         return self._replace(args=(reader, os.urandom(8), *amounts, name, cursor))
 
 

@@ -13,6 +13,7 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -76,6 +77,9 @@ class AsyncCluster(redis_asyncio.RedisCluster):
     async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             return await super().execute_command(*args, **options)
+        except AttributeError as error:  # a connection was closed in use, see CUT_OFF in chat/_nodes.py
+            message = "the connection was closed while it was in use"
+            raise RedisConnectionError(message) from error
         except (RedisClusterException, ClusterError) as error:
             raise explain_cluster(error) from error
 

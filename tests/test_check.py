@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from servers import Server
 
 
+def test_a_reply_is_bounded_where_others_may_send_longer_messages(lab: Lab) -> None:
+    short = Lab(lab.redis, max_message_bytes=100)
+    short.check("bob", "lobby")
+    for _ in range(100):
+        lab.send("lobby", "x" * 60_000)
+    check = short.check("bob", "lobby")
+    assert 0 < len(check) < 40
+    assert check.more
+    assert len(short.chat.read_history("lobby", limit=None)) < 40
+
+
 def test_a_new_client_starts_at_the_end(lab: Lab) -> None:
     lab.send("lobby", "before")
     first = lab.check("bob", "lobby")

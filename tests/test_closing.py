@@ -41,7 +41,7 @@ def under_way(chat: Any) -> int:
     """Return how many calls of a chat are at Redis."""
     inside = chat._chat if isinstance(chat, Blocking) else chat
     free = inside._gate._free
-    return connections_of(inside._client) - (free._value if isinstance(free, asyncio.Semaphore) else free.qsize())
+    return connections_of(inside._client) - (free._value if isinstance(free, asyncio.Semaphore) else free)
 
 
 def readers(chat: Any) -> list[Any]:
@@ -122,6 +122,19 @@ def test_a_fault_of_the_reader_is_no_closed_connection(server: Server, monkeypat
             chat.send_message("lobby", "hi")
             assert bodies(waiter.result()) == ["hi"]
     assert {args.exc_type for args in seen} == {ValueError}
+
+
+def test_a_wait_that_began_before_the_closing_starts_no_reader_after_it(server: Server) -> None:
+    async def late() -> list[Any]:
+        chat = AsyncChat.from_url(server.url)
+        await chat.check_messages("bob", "lobby", wait=0.1)
+        subscription = await chat._wake_ups.subscription(b"any")
+        await chat.aclose()
+        with pytest.raises(ChatClosedError), subscription.ticket(b"any"):
+            pass
+        return [task for task in asyncio.all_tasks() if task.get_name() == "chat-wake-ups"]
+
+    assert asyncio.run(late()) == []
 
 
 def test_a_cancelled_closing_says_so_and_closes(server: Server) -> None:

@@ -14,11 +14,12 @@ from lab import Lab, at_once, bodies
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from servers import BINARIES, Server, eventually
+from servers import BINARIES, Server, eventually, run
 
 from chat import AsyncChat, Chat, ChecksFailedError
 from chat.connection import nodes
 from chat.waiting import registry, wait
+from chat.waiting.gate import Gate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +176,98 @@ def test_threads_wait_for_a_connection_of_a_small_pool(server: Server) -> None:
 
         at_once(work, 20)
     assert not failed
+
+
+def test_who_came_first_gets_the_next_connection() -> None:
+    gate = Gate(Redis(port=1, max_connections=3))
+    order = []
+
+    def second() -> None:
+        with gate:
+            order.append("second")
+
+    with gate:
+        waiter = threading.Thread(target=second)
+        waiter.start()
+        eventually(lambda: gate._queue)
+    with gate:
+        order.append("first again")
+    waiter.join()
+    assert order == ["second", "first again"]
+
+
+def test_a_child_of_a_fork_does_not_wait_for_calls_of_its_parent(server: Server) -> None:
+    program = (
+        "import os, sys, threading\n"
+        "from redis import Redis\n"
+        "from chat import Chat\n"
+        "chat = Chat(Redis(port=int(sys.argv[1]), max_connections=3))\n"
+        "chat.check_messages('bob', 'lobby', wait=0.1)\n"
+        "Redis(port=int(sys.argv[1])).client_pause(1000)\n"
+        "threads = [threading.Thread(target=chat.send_message, args=('lobby', 'hi'), daemon=True) for _ in range(3)]\n"
+        "[thread.start() for thread in threads]\n"
+        "while chat._gate._free: pass\n"
+        "if not os.fork():\n"
+        "    chat.send_message('lobby', 'from the child')\n"
+        "    chat.check_messages('ann', 'lobby', wait=0.1)\n"
+        "    chat.close()\n"
+        "    os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    )
+    done = run("-c", program, str(server.port))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class Readers:
+    """Tasks of one AsyncChat that read the rooms of a cluster's living servers while another one comes and goes."""
+
+    def __init__(self, rooms: list[str]) -> None:
+        self.rooms, self.stopped = rooms, False
+        self.got: list[list[Any]] = [[] for _ in range(24)]
+        self.errors: list[str] = []
+
+    async def read(self, chat: AsyncChat, number: int) -> None:
+        while not self.stopped:
+            await self.check(chat, number, ROOMS)
+            await asyncio.sleep(0.005)
+        await self.check(chat, number, self.rooms)
+
+    async def check(self, chat: AsyncChat, number: int, rooms: list[str]) -> None:
+        try:
+            checks = await chat.check_many(f"c{number}", rooms)
+        except ChecksFailedError as error:
+            checks = dict(error.checks)
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            self.errors.append(repr(error))
+            return
+        self.got[number] += [body for room in self.rooms if room in checks for body in bodies(checks[room])]
+
+
+def test_a_server_that_comes_and_goes_costs_the_readers_of_the_others_nothing(tmp_path: Path) -> None:
+    async def come_and_go(cluster: Cluster, readers: Readers) -> list[int]:
+        sent: list[int] = []
+        async with AsyncChat.from_url(cluster.url) as chat, AsyncChat.from_url(cluster.url) as other:
+            await other.check_many("any", ROOMS)
+            for number in range(len(readers.got)):
+                await chat.check_many(f"c{number}", ROOMS)
+            tasks = [asyncio.create_task(readers.read(chat, number)) for number in range(len(readers.got))]
+            for _ in range(3):
+                for change in (lambda: cluster.nodes[0].stop(signal.SIGKILL), cluster.nodes[0].start):
+                    await asyncio.to_thread(change)
+                    for _ in range(100):
+                        await other.send_message(readers.rooms[len(sent) % len(readers.rooms)], len(sent))
+                        sent.append(len(sent))
+                        await asyncio.sleep(0.005)  # about as fast as the readers
+            readers.stopped = True
+            await asyncio.gather(*tasks)
+        return sent
+
+    with Cluster("valkey", tmp_path, options=UNCOVERED) as cluster:
+        gone = rooms_of(cluster, cluster.nodes[0])
+        readers = Readers([room for room in ROOMS if room not in gone])
+        sent = asyncio.run(come_and_go(cluster, readers))
+    assert readers.errors == []
+    assert [sorted(got) for got in readers.got] == [sent] * len(readers.got)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

@@ -30,6 +30,22 @@ def remove(lab: Lab, channel: str) -> None:
     assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_an_emptied_channel_that_lost_its_ids_goes_on_above_them(lab: Lab, *, checked: bool) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    cursor = lab.check("bob", "lobby").cursor
+    lab.chat.leave_channel("bob", "lobby")
+    cleaning.clean_backlog(lab.redis, backlog=0, settings=lab.settings)
+    lab.redis.hdel(lab.key("lobby", "trimmed"), "lobby")
+    if checked:
+        lab.check("carol", "lobby")
+    sent = lab.send_all("lobby", 4, start=6)
+    check = lab.check("bob", "lobby", after=cursor)
+    assert bodies(check) == sent
+    assert check.messages[0].id > 3
+
+
 def test_an_empty_log_from_its_own_position_is_caught_up(lab: Lab) -> None:
     cursor = lab.check("bob", "lobby").cursor
     check = lab.check("bob", "lobby", after=cursor)

@@ -7,10 +7,12 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from lab import Lab, bodies, calls
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Server, eventually
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
@@ -124,6 +126,16 @@ def test_two_waits_of_one_client_split_the_messages(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("no_second_look")
+def test_two_waits_of_one_client_with_cursors_of_their_own_both_get_the_message(lab: Lab) -> None:
+    cursor = lab.check("bob", "lobby").cursor
+    waiters = [waiting(lab, after=cursor) for _ in range(3)]
+    lab.send("lobby", "hi")
+    checks = [waiter.result() for waiter in waiters]
+    assert [bodies(check) for check in checks] == [["hi"]] * 3
+    assert not any(check.new or check.missed for check in checks)
+
+
+@pytest.mark.usefixtures("no_second_look")
 def test_many_waiters_share_one_connection_to_each_server(lab: Lab) -> None:
     before = sum(len(node.client_list(_type="pubsub")) for node in nodes(lab.redis))
     waiters = [waiting(lab, f"client {number}", f"room {number % 7}") for number in range(40)]
@@ -208,6 +220,43 @@ def test_a_connection_that_redis_py_made_anew_is_subscribed_again(
         eventually(lambda: cut and cut[0].is_connected)
         chat.send_message("cut off", "hi")
         assert bodies(waiter.result()) == ["hi"]
+
+
+@pytest.mark.usefixtures("no_second_look")
+def test_a_connection_that_another_task_closed_is_made_anew(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[Any] = []
+    heard = registry.Registry.heard
+
+    def cut_off(names: registry.Registry, reply: Any) -> None:
+        heard(names, reply)
+        if not cut:
+            (subscription,) = chat._wake_ups._subscriptions.values()
+            cut.append(subscription._connection)
+            cut[0]._writer.close()
+            cut[0]._reader = cut[0]._writer = None
+            cut[0]._writer.writelines(())  # as redis-py does then: AttributeError
+
+    async def wait() -> list[Any]:
+        nonlocal chat
+        async with AsyncChat.from_url(server.url) as chat, AsyncChat.from_url(server.url) as other:
+            waiter = asyncio.create_task(chat.check_messages("bob", "cut off too", wait=50))
+            while not cut:
+                assert not await other.read_history("cut off too")
+            await other.send_message("cut off too", "hi")
+            async with asyncio.timeout(10):
+                return bodies(await waiter)
+
+    chat: Any = None
+    monkeypatch.setattr(registry.Registry, "heard", cut_off)
+    assert asyncio.run(wait()) == ["hi"]
+
+
+def test_a_connection_of_a_node_that_is_closed_while_it_connects_is_an_outage() -> None:
+    node = Mock()
+    node.acquire_connection().connect = AsyncMock(side_effect=AttributeError("writelines"))
+    with pytest.raises(RedisConnectionError):
+        asyncio.run(aio._NodePool(node).get_connection())
+    assert node.release.called
 
 
 def test_a_wake_up_that_redis_lost_costs_no_more_than_the_next_look(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +360,12 @@ def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
         redis.config_resetstat()
         assert asyncio.run(wait()) == [["hi"]] * 1000
         assert calls(redis)["get"] <= 2 * 32  # the layout: by those that had their turn at once
+
+
+@pytest.mark.parametrize("client", [Redis(port=1, max_connections=1), Mock(spec=["execute_command", "get", "set"])])
+def test_a_client_that_cannot_wait_is_told_so(client: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"must be (at least 2|redis-py's own client) to wait"):
+        Chat(client).check_messages("bob", "lobby", wait=1)
 
 
 def test_both_faces_have_the_same_names_and_arguments() -> None:

@@ -9,7 +9,7 @@
 -- Returns {id of the last entry, entry...}, entries oldest first as in the log; about 1 MB of them, the newest ones
 local log, trimmed = KEYS[1], KEYS[2]
 local channel, limit, before, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local EACH = 100 -- as in check.lua
+local EACH, STEP = 100, 16 -- as in reading.lua
 
 local size = redis.call('LLEN', log)
 local base = tonumber(redis.call('HGET', trimmed, channel))
@@ -27,7 +27,7 @@ if start >= stop then return { 0 } end
 -- From the newest back, as many at a time as surely fit in; then in the log's order.
 local parts, room, reply = {}, 1e6, { base + stop }
 while start < stop and (room > 0 or #parts == 0) do
-  local fitting = math.max(1, math.floor(room / longest))
+  local fitting = math.max(1, math.min(STEP, math.floor(room / longest)))
   local part = redis.call('LRANGE', log, math.max(start, stop - fitting), stop - 1)
   parts[#parts + 1] = part
   stop = stop - #part

@@ -5,6 +5,7 @@ local client, token = unpack(ARGV, 1, 2)
 local limit, history, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local room = 1e6 -- bytes of entries that this call still gives
 local EACH = 100 -- bytes that take as long as an entry does beside its text
+local STEP = 16 -- entries read at a time, as other senders may be allowed longer ones
 local FORGOTTEN = 1e9 -- a position this far behind is from before `trimmed` was lost, not a slow reader's
 
 local time = redis.call('TIME')
@@ -23,8 +24,9 @@ local function bounds(log, seen, read, channel)
   local base = tonumber(redis.call('HGET', trimmed, channel))
   if not base then
     -- As in send.lua: a channel without any trace begins at the floor, any other has lost its `trimmed`.
-    local lost = size > 0 or redis.call('EXISTS', seen, read) > 0
-    base = lost and now_ms or tonumber(redis.call('HGET', meta, 'floor') or 0)
+    local lost = size > 0 or redis.call('EXISTS', seen, read) > 0 or redis.call('ZSCORE', updated, channel)
+    base = tonumber(redis.call('HGET', meta, 'floor') or 0)
+    if lost then base = math.max(base, now_ms) end
     redis.call('HSET', trimmed, channel, base)
   elseif size == 0 then
     local lost = tonumber(redis.call('ZSCORE', sizes, channel) or 0)
@@ -58,7 +60,7 @@ end
 local function add_entries(reply, log, from, to)
   local begin = from
   while from < to and (room > 0 or from == begin) do
-    local fitting = math.max(1, math.floor(room / longest))
+    local fitting = math.max(1, math.min(STEP, math.floor(room / longest)))
     for _, entry in ipairs(redis.call('LRANGE', log, from, math.min(from + fitting, to) - 1)) do
       reply[#reply + 1] = entry
       from, room = from + 1, room - #entry - EACH

@@ -42,16 +42,17 @@ if redis.call('ZADD', updated, 'GT', 'CH', now_ms, channel) == 0 then
   end
 end
 
+local base = tonumber(redis.call('HGET', trimmed, channel))
+local traces = not base and (redis.call('ZSCORE', sizes, channel) or redis.call('ZSCORE', polled, channel))
 local size = redis.call('RPUSH', log, string.format('%d:', sent_ms) .. body)
 local known_size = tonumber(redis.call('ZINCRBY', sizes, 1, channel))
-local base = tonumber(redis.call('HGET', trimmed, channel))
 
 if size == 1 then redis.call('ZADD', heads, sent_ms, channel) end
 if not base then
   -- The channel begins above every id of the shard's removed channels. Where it left other traces,
   -- `trimmed` itself was lost: go on above every id it can have had (one a millisecond since 1970).
-  local lost = known_size > 1 or size > 1 or redis.call('ZSCORE', polled, channel)
-  base = lost and now_ms or tonumber(redis.call('HGET', meta, 'floor') or 0)
+  base = tonumber(redis.call('HGET', meta, 'floor') or 0)
+  if traces or size > 1 then base = math.max(base, now_ms) end
   redis.call('HSET', trimmed, channel, base)
 elseif known_size > size then
   base = base + known_size - size -- the log was lost: its messages count as removed
@@ -85,7 +86,7 @@ if ends[last] - now_ms < dedupe_ms or ends[last] - now_ms > AHEAD then
 
   for i, found in pairs({ [8] = first[2], [9] = second[2] }) do
     local lives = tonumber((found or '0 0'):match('%d+$'))
-    if ends[i] - lives > now_ms + AHEAD then set_end(i, now_ms + lives, lives) end
+    if ends[i] - lives > now_ms + AHEAD then set_end(i, now_ms + math.max(lives, dedupe_ms), lives) end
   end
   local window = math.floor(now_ms / dedupe_ms)
   local other = ends[last] > now_ms and 17 - last or 8 + window % 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import RedisCluster
@@ -13,7 +13,8 @@ from redis.exceptions import MovedError, ResponseError, SlotNotCoveredError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
-from chat.waiting.gate import CLOSING, GONE
+from chat._nodes import CUT_OFF
+from chat.waiting.gate import CLOSING, GONE, pool_to_wait_with
 from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class AsyncWakeUps:
 
         Raises:
             ChatClosedError: there are no more wake-ups.
+            InvalidArgumentError: the client cannot wait.
             redis.exceptions.ConnectionError: no server is known to have the name.
         """
         node, pool = await self._place(name)
@@ -55,7 +57,7 @@ class AsyncWakeUps:
 
     async def _place(self, name: bytes) -> tuple[str, Any]:
         if not isinstance(self._client, RedisCluster):
-            return "", self._client.connection_pool
+            return "", pool_to_wait_with(self._client)
         await self._client.initialize()  # does nothing when it knows the servers already
         try:
             node = self._client.get_node_from_key(name)  # type: ignore[arg-type]  # bytes are keys too
@@ -77,6 +79,9 @@ class _NodePool:
         connection = self._node.acquire_connection()
         try:
             await connection.connect()
+        except AttributeError as error:  # closed meanwhile, see CUT_OFF
+            self._node.release(connection)
+            raise RedisConnectionError from error
         except BaseException:
             self._node.release(connection)
             raise
@@ -97,6 +102,7 @@ class Subscription:
     def __init__(self, pool: Any, *, alone: bool) -> None:
         self._pool, self._alone = pool, alone
         self._registry = Registry(asyncio.Event)
+        self._closed = False
         self._connection: Any = None
         self._reader: asyncio.Task[None] | None = None
         self._fresh: list[bytes] = []
@@ -105,6 +111,8 @@ class Subscription:
     @contextmanager
     def ticket(self, name: bytes) -> Iterator[Ticket]:
         """Take a ticket for the time of the block; no cancelled waiter takes the subscribing of its name along."""
+        if self._closed:
+            raise ChatClosedError
         ticket = self._registry.ticket(name)
         if not self._reader or self._reader.done():
             self._reader = asyncio.create_task(self._run(), name="chat-wake-ups")
@@ -119,6 +127,7 @@ class Subscription:
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Wake all waiters, and return the tasks that end; without names, even if redis-py swallows a cancellation."""
+        self._closed = True
         self._drop()
         tasks = [task for task in (self._sender, self._reader) if task]
         for task in tasks:
@@ -150,24 +159,31 @@ class Subscription:
         try:
             self._connection = connection
             await self._send("SSUBSCRIBE", self._registry.names)
-            asked = False
-            while await self._is_wanted():
-                reply = await connection.read_response(
-                    disable_decoding=True, timeout=QUIET, disconnect_on_error=False, push_request=True
-                )
-                if reply is not None:
-                    self._registry.heard(reply)
-                    asked = False
-                elif asked:
-                    raise RedisTimeoutError
-                else:
-                    asked = True
-                    await self._send("PING")
+            await self._read_from(connection)
+        except CUT_OFF as error:
+            if connection.is_connected:
+                raise
+            raise RedisConnectionError from error
         finally:
             if self._connection is connection:  # no other reader has begun meanwhile
                 self._connection = None
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)
+
+    async def _read_from(self, connection: Any) -> None:
+        asked = False
+        while await self._is_wanted():
+            reply = await connection.read_response(
+                disable_decoding=True, timeout=QUIET, disconnect_on_error=False, push_request=True
+            )
+            if reply is not None:
+                self._registry.heard(reply)
+                asked = False
+            elif asked:
+                raise RedisTimeoutError
+            else:
+                asked = True
+                await self._send("PING")
 
     async def _subscribe_fresh(self) -> None:
         while self._fresh:
@@ -176,10 +192,15 @@ class Subscription:
 
     async def _send(self, word: str, names: Iterable[bytes] | None = None) -> None:
         commands = [(word,)] if names is None else [(word, name) for name in names]  # of one slot each on a cluster
-        with suppress(*GONE):  # the reader notices
-            if self._connection and self._connection.is_connected:
-                packed = b"".join(self._connection.pack_commands(commands))
-                await self._connection.send_packed_command(packed, check_health=False)
+        connection = self._connection
+        try:
+            if connection and connection.is_connected:
+                await connection.send_packed_command(b"".join(connection.pack_commands(commands)), check_health=False)
+        except GONE:
+            pass  # the reader notices
+        except CUT_OFF:
+            if connection.is_connected:
+                raise
 
     async def _is_wanted(self) -> bool:
         """Unsubscribe from names that nobody waits for; return whether any is left, else the task ends."""

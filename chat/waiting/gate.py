@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+from collections import deque
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat._errors import ChatClosedError
+from chat._errors import ChatClosedError, InvalidArgumentError
+from chat._nodes import CUT_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from chat._nodes import AsyncClient, Client
 
-__all__ = ["CLOSING", "CUT_OFF", "GONE", "AsyncGate", "Gate", "share_of_waiters"]
+__all__ = ["CLOSING", "GONE", "AsyncGate", "Gate", "connections_of", "pool_to_wait_with", "share_of_waiters"]
 
 CONNECTIONS = 96  # of the 100 of redis-py's pool; the others are for subscriptions
 PATIENCE = 5  # seconds that a call waits for a free connection
 CLOSING = 1  # seconds that calls under way may take to end once the chat is closed
 
 GONE = (RedisConnectionError, RedisTimeoutError, OSError)
-CUT_OFF = (AttributeError, TypeError, ValueError)  # redis-py's, when another thread closes a connection that is read
 
 
 def connections_of(client: Any) -> int:
@@ -43,39 +44,81 @@ def share_of_waiters(client: Any) -> int:
     return max(1, connections_of(client) // 3)
 
 
+def pool_to_wait_with(client: Any) -> Any:
+    """Return the pool of a client, which has a connection for wake-ups beside one for a call.
+
+    Raises:
+        InvalidArgumentError: it has not.
+    """
+    pool = getattr(client, "connection_pool", None)
+    if pool is None:
+        message = f"client is a {type(client).__name__} without connection_pool, must be redis-py's own client to wait"
+        raise InvalidArgumentError(message)
+    if getattr(pool, "max_connections", None) == 1:
+        message = "max_connections of the client is 1, must be at least 2 to wait: one connection hears of sends"
+        raise InvalidArgumentError(message)
+    return pool
+
+
 class Gate:
-    """Lets so many calls to Redis through at a time, and none once `closed` is set."""
+    """Lets so many calls to Redis through at a time, first come, first served, and none once `closed` is set."""
 
     def __init__(self, client: Client) -> None:
         self.closed = threading.Event()
-        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: a call passes twice
         self._limit = connections_of(client)
-        for _ in range(self._limit):
-            self._free.put(None)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._free = self._limit
+        self._queue: deque[threading.Lock] = deque()  # a held lock for each caller that waits, released when it may go
 
     def __enter__(self) -> None:
-        try:
-            self._free.get(timeout=PATIENCE)
-        except Empty:
+        if self._process != os.getpid():  # a fork takes no threads along, and so nobody who would leave
+            self._begin()
+        if not self._take(PATIENCE):
             message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
-            raise MaxConnectionsError(message) from None
+            raise MaxConnectionsError(message)
         if self.closed.is_set():
-            self._free.put(None)
+            self._give_back()
             raise ChatClosedError
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._free.put(None)
+        self._give_back()
         if self.closed.is_set() and isinstance(error, (*GONE, *CUT_OFF)):
             raise ChatClosedError from error
 
     def drain(self, until: float) -> None:
         """Give calls that are under way until then to end."""
         taken = 0
-        with suppress(Empty):
-            for taken in range(1, self._limit + 1):  # noqa: B007  read below
-                self._free.get(timeout=max(0.001, until - time.monotonic()))
+        while taken < self._limit and self._take(max(0.0, until - time.monotonic())):
+            taken += 1
         for _ in range(taken):
-            self._free.put(None)
+            self._give_back()
+
+    def _take(self, seconds: float) -> bool:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._queue.append(turn)
+        if turn.acquire(timeout=seconds):
+            return True
+        with self._lock:
+            if turn in self._queue:
+                self._queue.remove(turn)
+                return False
+        return True  # it came at the last moment
+
+    def _give_back(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._free += 1
 
 
 class AsyncGate:

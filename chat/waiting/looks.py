@@ -25,10 +25,13 @@ class Looks:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._threads = self._pending = 0
-        self._process = os.getpid()
 
     def run(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
         """Return what ``work(*args)`` returns.
@@ -37,9 +40,9 @@ class Looks:
             redis.exceptions.TimeoutError: it did not within `seconds`; it may still be carried out.
         """
         future: Future[Any] = Future()
+        if self._process != os.getpid():  # a fork takes no threads along
+            self._begin()
         with self._lock:
-            if self._process != os.getpid():  # a fork takes no threads along
-                self._process, self._threads, self._pending, self._jobs = os.getpid(), 0, 0, SimpleQueue()
             self._pending += 1
             self._jobs.put((partial(work, *args), future))
             if self._threads < min(self._pending, self._limit):

@@ -14,7 +14,8 @@ from redis.exceptions import MovedError, ResponseError, SlotNotCoveredError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
-from chat.waiting.gate import CUT_OFF, GONE
+from chat._nodes import CUT_OFF
+from chat.waiting.gate import GONE, pool_to_wait_with
 from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class WakeUps:
 
         Raises:
             ChatClosedError: there are no more wake-ups.
+            InvalidArgumentError: the client cannot wait.
             redis.exceptions.ConnectionError: no server is known to have the name.
         """
         node, pool = self._place(name)
@@ -60,7 +62,7 @@ class WakeUps:
 
     def _place(self, name: bytes) -> tuple[str, Any]:
         if not isinstance(self._client, RedisCluster):
-            return "", self._client.connection_pool
+            return "", pool_to_wait_with(self._client)
         try:
             node = self._client.get_node_from_key(name)
         except SlotNotCoveredError as error:
