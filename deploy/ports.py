@@ -1,6 +1,7 @@
 """Ports of loopback: what a setting names, whether it is free, whether something listens. Used by supervise.py."""
 
 import socket
+from collections.abc import Mapping
 
 from chat import SettingsError
 
@@ -26,6 +27,20 @@ def refuse_taken(port: int, setting: str) -> None:
         except OSError as error:
             message = f"port {port} cannot be used ({error.strerror}): set {setting} to a free one"
             raise OSError(message) from None
+
+
+def refuse_equal(ports: Mapping[str, int]) -> None:
+    """Say that two programs would listen on the same port: each is free until the first of them is started.
+
+    Args:
+        ports: by the name of the setting that each comes from.
+    """
+    names: dict[int, str] = {}
+    for name, port in ports.items():
+        if port in names:
+            message = f"{names[port]} and {name} are both {port}, must differ: change one of them"
+            raise SettingsError(message)
+        names[port] = name
 
 
 def listens(port: int) -> bool:

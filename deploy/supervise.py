@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 from embedded import start_embedded
-from ports import LOOPBACK, free_port, listens, refuse_taken
+from ports import LOOPBACK, free_port, listens, refuse_equal, refuse_taken
 from programs import Programs
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -63,7 +63,7 @@ def main(*, example: bool) -> int:
         os.environ.update({name: value for name, value in from_file.items() if not os.environ.get(name)})
         ports = chosen_ports(example=example)
         refuse_what_cannot_work()
-        where = start_redis(programs, url)
+        where = start_redis(programs, url, ports)
         if not programs.why_end():
             refuse_other_shards(settings)
             programs.say("starting a worker, beat and Flower; where they are comes when all are ready\n")
@@ -82,7 +82,9 @@ def main(*, example: bool) -> int:
 def chosen_ports(*, example: bool) -> dict[str, int]:
     """Return the ports of Flower and of the room, by the names of their settings."""
     defaults = {"FLOWER_PORT": "5555"} | ({"EXAMPLE_PORT": "8000"} if example else {})
-    return {name: free_port(name, os.environ.get(name) or default) for name, default in defaults.items()}
+    ports = {name: free_port(name, os.environ.get(name) or default) for name, default in defaults.items()}
+    refuse_equal(ports)
+    return ports
 
 
 def refuse_what_cannot_work() -> None:
@@ -98,11 +100,18 @@ def refuse_other_shards(settings: Settings) -> None:
         confirm_shards(client, Keys(settings.prefix, settings.shards), fix=False)
 
 
-def start_redis(programs: Programs, url: str) -> str:
-    """Start the embedded server where no Redis answers; return whose Redis it is."""
+def start_redis(programs: Programs, url: str, ports: dict[str, int]) -> str:
+    """Start the embedded server where no Redis answers; return whose Redis it is.
+
+    Args:
+        programs: that it becomes one of.
+        url: where it is looked for.
+        ports: of the others, by the names of their settings; its own must be another.
+    """
     if answers(url):
         return "yours"
     port = embedded_port(url)
+    refuse_equal({**ports, "the port of REDIS_URL": port})
     start_embedded(programs, port, DATA)
     programs.look_until(lambda: answers(url))
     return f"embedded Valkey, data in {DATA}"

@@ -396,6 +396,16 @@ def test_a_port_that_another_has_is_one_line(up: Up, what: str) -> None:
     assert not up.left()
 
 
+@pytest.mark.parametrize("other", ["EXAMPLE_PORT", "the port of REDIS_URL"])
+def test_a_port_that_two_would_have_is_one_line(up: Up, other: str) -> None:
+    port = up.flower if other == "EXAMPLE_PORT" else up.port
+    up.start("--example", FLOWER_PORT=str(port), EXAMPLE_PORT=str(up.flower))
+    assert up.process
+    assert up.process.wait(60) == 1
+    assert up.output == f"./deploy/up: FLOWER_PORT and {other} are both {port}, must differ: change one of them\n"
+    assert not up.left()
+
+
 def test_the_reason_why_one_of_it_ended_is_the_last_line(up: Up) -> None:
     other = 'trap "echo other words; exit" TERM; echo up; while :; do sleep 0.1; done'
     program = f"""
