@@ -66,7 +66,7 @@ def main(*, example: bool) -> int:
         where = start_redis(programs, url, ports)
         if not programs.why_end():
             refuse_other_shards(settings)
-            programs.say("starting a worker, beat and Flower; where they are comes when all are ready\n")
+            programs.say("starting a worker, beat and Flower; their addresses follow when all are ready\n")
             start_all(programs, ports)
         if not programs.why_end():
             programs.say(banner(f"{redact_url(url)} ({where})", ports, from_file))

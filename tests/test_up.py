@@ -130,7 +130,7 @@ def test_what_it_says_comes_when_all_are_ready_after_little_else(up: Up) -> None
     with urllib.request.urlopen(f"http://127.0.0.1:{up.flower}/healthcheck", timeout=10) as answer:
         assert answer.status == 200
     start, *lines = before.rstrip().splitlines()
-    assert start == "starting a worker, beat and Flower; where they are comes when all are ready"
+    assert start == "starting a worker, beat and Flower; their addresses follow when all are ready"
     assert [line for line in lines if " INFO " not in line] == []  # no page of configuration, no warning
     assert up.stop(signal.SIGTERM) == 143
 
