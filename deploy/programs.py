@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from select import PIPE_BUF, select
@@ -27,9 +28,10 @@ for pid in $all; do kill -s KILL -- "-$pid"; done
 
 
 class Program(NamedTuple):
-    """One that was started; for `last` and `log` see `Programs.start`."""
+    """One that was started; for the others see `Programs.start`."""
 
     process: subprocess.Popen[bytes]
+    ready: bytes
     last: bool
     log: Path | None
 
@@ -41,6 +43,9 @@ class Programs:
         self._running: dict[str, Program] = {}
         self._output = selectors.DefaultSelector()
         self._begun: dict[str, bytes] = {}  # of each program the line that is not yet whole
+        self._latest: dict[str, bytes] = {}  # of each program the line before it
+        self._ready: set[str] = set()
+        self._reasons: list[bytes] = []
         self._signals: list[int] = []
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -55,13 +60,21 @@ class Programs:
         )
 
     def start(
-        self, name: str, command: list[str], *, last: bool = False, log: Path | None = None, **options: Any
+        self,
+        name: str,
+        command: list[str],
+        *,
+        ready: bytes = b"",
+        last: bool = False,
+        log: Path | None = None,
+        **options: Any,
     ) -> None:
         """Start a program, and pass on what it prints with its name before each line.
 
         Args:
             name: of at most six letters.
             command: its words.
+            ready: stands in the line that it prints when it is ready, if it prints one.
             last: stop it after the others, which use it; a second Ctrl-C does not kill it.
             log: where it says why it ended, if not in what it prints.
             options: of subprocess.Popen.
@@ -74,7 +87,7 @@ class Programs:
             start_new_session=True,
             **options,
         )
-        self._running[name] = Program(process, last, log)
+        self._running[name] = Program(process, ready, last, log)
         if process.stdout and self._guard.stdin:
             self._output.register(process.stdout, selectors.EVENT_READ, name)
             self._guard.stdin.write(b"%d\n" % process.pid)
@@ -92,11 +105,27 @@ class Programs:
                 return f"{name} {how}{where}", 128 - code if code < 0 else code or 1
         return None
 
+    def are_ready(self) -> bool:
+        """Return whether all that print a line when they are ready have done so."""
+        return self._ready >= {name for name, program in self._running.items() if program.ready}
+
+    def look_until(self, done: Callable[[], bool]) -> None:
+        """Pass on what is printed until something is so, or all must end."""
+        while not (self.why_end() or done()):
+            self.look()
+
     def wait(self) -> int:
         """Pass on what is printed until all must end; say why, and return the exit code."""
         while not (why := self.why_end()):
             self.look()
-        self.look()  # the last words
+        ended = [name for name, program in self._running.items() if (program.process.poll() or 0) > 0]
+        for _ in range(2):  # the last words, and a last line that has no end
+            self.look()
+        self._reasons = [
+            b"./deploy/up: last line of %s: %s\n" % (name.encode(), self._latest[name])
+            for name in ended
+            if name in self._latest
+        ]
         self._write(sys.stderr, f"./deploy/up: {why[0]}: stopping all; Ctrl-C again kills what is left\n".encode())
         return why[1]
 
@@ -112,10 +141,19 @@ class Programs:
             if not got:
                 self._output.unregister(key.fileobj)
                 lines = [line for line in [self._begun.pop(key.data)] if line]
+            self._note(key.data, lines)
             self._write(sys.stdout, b"".join(b"%-6s | %s\n" % (key.data.encode(), line) for line in lines))
 
+    def _note(self, name: str, lines: list[bytes]) -> None:
+        """Note whether a program has become ready, and its latest line that is not empty."""
+        ready = self._running[name].ready
+        for line in filter(bytes.strip, lines):
+            self._latest[name] = line
+            if ready and ready in line:
+                self._ready.add(name)
+
     def stop(self) -> None:
-        """Stop all of them, and what they have left behind."""
+        """Stop all of them, and what they have left behind; say once more what ended them."""
         for last in (False, True):
             these = [program.process for program in self._running.values() if program.last is last]
             for process in these:
@@ -132,6 +170,8 @@ class Programs:
             self.look()
         self._guard.kill()
         self._guard.wait()
+        for reason in self._reasons:
+            self._write(sys.stderr, reason)
 
     def _write(self, file: IO[str], data: bytes) -> None:
         """Write without being held by a reader that does not read: then a signal ends it, and the rest is lost."""

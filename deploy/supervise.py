@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,28 +10,34 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 from embedded import start_embedded
+from ports import LOOPBACK, free_port, listens, refuse_equal, refuse_taken
 from programs import Programs
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat import Settings, SettingsError
+from chat import Settings, SettingsError, ShardsMismatchError
+from chat._keys import Keys
+from chat._layout import confirm_shards
 from chat._urls import redact_url
 from chat.connection import connect
+from tasks import app
+from tasks._policy import try_destinations
 
 ROOT = Path.cwd()
 DATA = ROOT / ".data"
-LOOPBACK = "127.0.0.1"
-LAST_PORT = 65535
-CELERY = (sys.executable, "-m", "celery", "-A", "tasks")
+CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "tasks")  # quiet: no page of its configuration
 FLOWER_OPTIONS = (
     f"--address={LOOPBACK}",
+    "--logging=warning",  # else it lists all tasks
     "--purge_offline_workers=60",  # killed ones would stay for ever
     "--tasks-columns=name,state,kwargs,result,received,runtime,worker",  # the reports at a glance
 )
+# What Celery says to root is about tasks of others: these are ours, and only JSON comes in.
+AS_ROOT = "ignore:You're running the worker with superuser privileges"
 BANNER = """
   Redis   {redis}
-  worker  celery -A tasks worker, beat: its output is below
+  worker  celery -A tasks worker, beat: their output is above and below
   Flower  http://{loopback}:{flower}, metrics at /metrics{room}
 
   Try in a second terminal{secret}:
@@ -52,22 +57,21 @@ def main(*, example: bool) -> int:
     """Start everything, wait, stop everything."""
     programs = Programs()
     try:
-        url = Settings.from_env().redis_url
+        settings = Settings.from_env()
+        url = settings.redis_url
         from_file = {name: value for name, value in dotenv_values(find_dotenv(usecwd=True)).items() if value}
-        environment = from_file | {name: value for name, value in os.environ.items() if value}
-        flower = free_port("FLOWER_PORT", environment.get("FLOWER_PORT") or "5555")
-        room = free_port("EXAMPLE_PORT", environment.get("EXAMPLE_PORT") or "8000") if example else None
-        where = "yours"
-        if not answers(url):
-            where = f"embedded Valkey, data in {DATA}"
-            start_embedded(programs, embedded_port(url), DATA)
-            while not (programs.why_end() or answers(url)):
-                programs.look()
+        os.environ.update({name: value for name, value in from_file.items() if not os.environ.get(name)})
+        ports = chosen_ports(example=example)
+        refuse_what_cannot_work()
+        where = start_redis(programs, url, ports)
         if not programs.why_end():
-            programs.say(banner(f"{redact_url(url)} ({where})", flower, room, from_file))
-            start_all(programs, flower, room, environment)
+            refuse_other_shards(settings)
+            programs.say("starting a worker, beat and Flower; their addresses follow when all are ready\n")
+            start_all(programs, ports)
+        if not programs.why_end():
+            programs.say(banner(f"{redact_url(url)} ({where})", ports, from_file))
         return programs.wait()
-    except (SettingsError, OSError) as error:
+    except (SettingsError, ShardsMismatchError, OSError) as error:
         sys.exit(f"./deploy/up: {error}")
     except RedisError as error:
         sys.exit(f"./deploy/up: {redact_url(url)} answers, but not as it should ({error}): set REDIS_URL to a Redis")
@@ -75,24 +79,42 @@ def main(*, example: bool) -> int:
         programs.stop()
 
 
-def free_port(name: str, text: str) -> int:
-    """Return the port that a setting names, if it is one and is free."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LAST_PORT)) and 0 < int(text) <= LAST_PORT):
-        message = f"{name} is {text!r}, must be a whole number from 1 to {LAST_PORT}"
-        raise SettingsError(message)
-    refuse_taken(int(text), name)
-    return int(text)
+def chosen_ports(*, example: bool) -> dict[str, int]:
+    """Return the ports of Flower and of the room, by the names of their settings."""
+    defaults = {"FLOWER_PORT": "5555"} | ({"EXAMPLE_PORT": "8000"} if example else {})
+    ports = {name: free_port(name, os.environ.get(name) or default) for name, default in defaults.items()}
+    refuse_equal(ports)
+    return ports
 
 
-def refuse_taken(port: int, setting: str) -> None:
-    """Say that a port cannot be used; the programs' own word for it is a stack trace."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            message = f"port {port} cannot be used ({error.strerror}): set {setting} to a free one"
-            raise OSError(message) from None
+def refuse_what_cannot_work() -> None:
+    """End with the line that worker and beat end with, before anything is started."""
+    sys.path[0] = str(ROOT)  # where both look first for an archive or a hook that is a function
+    _ = app.conf.beat_schedule  # reads the configuration
+    try_destinations()
+
+
+def refuse_other_shards(settings: Settings) -> None:
+    """End when the data in Redis lies in another number of shards: each cleanup would fail."""
+    with connect(settings.redis_url, retries=0) as client:
+        confirm_shards(client, Keys(settings.prefix, settings.shards), fix=False)
+
+
+def start_redis(programs: Programs, url: str, ports: dict[str, int]) -> str:
+    """Start the embedded server where no Redis answers; return whose Redis it is.
+
+    Args:
+        programs: that it becomes one of.
+        url: where it is looked for.
+        ports: of the others, by the names of their settings; its own must be another.
+    """
+    if answers(url):
+        return "yours"
+    port = embedded_port(url)
+    refuse_equal({**ports, "the port of REDIS_URL": port})
+    start_embedded(programs, port, DATA)
+    programs.look_until(lambda: answers(url))
+    return f"embedded Valkey, data in {DATA}"
 
 
 def answers(url: str) -> bool:
@@ -118,7 +140,7 @@ def embedded_port(url: str) -> int:
     return port
 
 
-def banner(redis: str, flower: int, room: int | None, from_file: Mapping[str, str]) -> str:
+def banner(redis: str, ports: Mapping[str, int], from_file: Mapping[str, str]) -> str:
     """Return where everything is, and commands that find it from another terminal, where only .env is the same."""
     names = [field.metadata["name"] for field in fields(Settings)]
     ours = {name: os.environ[name] for name in names if os.environ.get(name, "") not in {"", from_file.get(name)}}
@@ -127,20 +149,31 @@ def banner(redis: str, flower: int, room: int | None, from_file: Mapping[str, st
         ", with the password in place of the dots" if any(redact_url(value) != value for value in ours.values()) else ""
     )
     first = "\n    ".join([f"cd {shlex.quote(str(ROOT))}", ". .venv/bin/activate", *exports])
-    room_line = ROOM.format(LOOPBACK, room) if room else ""
-    return BANNER.format(redis=redis, loopback=LOOPBACK, flower=flower, room=room_line, secret=secret, first=first)
+    room = ROOM.format(LOOPBACK, ports["EXAMPLE_PORT"]) if "EXAMPLE_PORT" in ports else ""
+    flower = ports["FLOWER_PORT"]
+    return BANNER.format(redis=redis, loopback=LOOPBACK, flower=flower, room=room, secret=secret, first=first)
 
 
-def start_all(programs: Programs, flower: int, room: int | None, environment: Mapping[str, str]) -> None:
-    """Start what uses Redis; with what .env says, as Flower and the room read only the environment."""
-    environment = {**environment, "PYTHONUNBUFFERED": "1"}  # else beat says at its end how it began
+def start_all(programs: Programs, ports: Mapping[str, int]) -> None:
+    """Start what uses Redis, and wait until it is ready.
+
+    Their environment has what .env says, as Flower and the room do not read it; what is empty is not set.
+    """
+    environment = {name: value for name, value in os.environ.items() if value}
+    environment["PYTHONUNBUFFERED"] = "1"  # else beat says at its end how it began
+    quieter = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), AS_ROOT]))
     worker = ["worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
-    programs.start("worker", [*CELERY, *worker], env=environment)
-    programs.start("beat", [*CELERY, "beat", "--loglevel=INFO", "--pidfile="], env=environment)
-    programs.start("flower", [*CELERY, "flower", f"--port={flower}", *FLOWER_OPTIONS], env=environment)
-    if room:
-        own = {**environment, "EXAMPLE_PORT": str(room)}
-        programs.start("room", [sys.executable, "deploy/example/app.py"], env=own)
+    programs.start("worker", [*CELERY, *worker], ready=b" ready.", env=environment | {"PYTHONWARNINGS": quieter})
+    programs.start("beat", [*CELERY, "beat", "--loglevel=INFO", "--pidfile="], ready=b"beat: Starting", env=environment)
+    programs.look_until(programs.are_ready)  # Flower asks the workers when it starts, and logs each that is not there
+    if programs.why_end():
+        return
+    flower = [*CELERY, "flower", f"--port={ports['FLOWER_PORT']}", *FLOWER_OPTIONS]
+    programs.start("flower", flower, env=environment)
+    if "EXAMPLE_PORT" in ports:
+        room = {"EXAMPLE_PORT": str(ports["EXAMPLE_PORT"])}
+        programs.start("room", [sys.executable, "deploy/example/app.py"], env=environment | room)
+    programs.look_until(lambda: all(listens(port) for port in ports.values()))
 
 
 if __name__ == "__main__":

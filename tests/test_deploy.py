@@ -199,6 +199,31 @@ def test_a_unit_has_a_folder_for_its_heartbeat(who: str) -> None:
     assert shown == [f"/run/{folder}".replace("%p", f"pollchat-{who}").replace("%i", "")]
 
 
+@pytest.mark.parametrize("who", ["worker", "beat"])
+def test_a_unit_writes_the_archive_as_the_same_account_as_the_other(who: str) -> None:
+    directives = unit(DEPLOY / "systemd" / f"pollchat-{who}.service")
+    names = ("DynamicUser", "User", "StateDirectory", "StateDirectoryMode")
+    assert [directives[name] for name in names] == [["yes"], ["pollchat"], ["pollchat"], ["0700"]]
+
+
+def test_worker_and_beat_in_compose_write_the_same_archive() -> None:
+    for who in ("worker", "beat"):
+        assert compose()[who]["volumes"] == ["archive:/var/lib/pollchat"]
+    assert "archive" in yaml.safe_load(COMPOSE.read_text())["volumes"]
+    # a new volume takes over the owner of what the image has there
+    (made,) = [json.loads(run_) for run_ in image("RUN") if "/var/lib/pollchat" in run_]
+    assert made == ["install", "--directory", "--owner=pollchat", "--group=pollchat", "--mode=700", "/var/lib/pollchat"]
+
+
+@pytest.mark.parametrize("who", ["worker", "beat"])
+def test_worker_and_beat_in_kubernetes_may_mount_the_same_archive(who: str) -> None:
+    text = (DEPLOY / "kubernetes" / f"{who}.yaml").read_text()
+    with_archive = re.sub(r"# (- \{?name: archive|  persistentVolumeClaim:)", r"\1", text)
+    pod = next(yaml.safe_load_all(with_archive))["spec"]["template"]["spec"]
+    assert {"name": "archive", "mountPath": "/var/lib/pollchat"} in pod["containers"][0]["volumeMounts"]
+    assert {"name": "archive", "persistentVolumeClaim": {"claimName": "pollchat-archive"}} in pod["volumes"]
+
+
 @pytest.mark.skipif(not HAS_SYSTEMD, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("instance", ["", "@", "@2"])
 @pytest.mark.parametrize("path", UNITS, ids=name_of)

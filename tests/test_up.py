@@ -71,7 +71,7 @@ class Up:
         return self.process.wait(60)
 
     def is_running(self) -> bool:
-        return "ready." in self.output and "beat: Starting" in self.output and "Visit me at" in self.output
+        return "Ctrl-C stops all of it." in self.output
 
     def found(self, word: str) -> list[int]:
         """Return the processes in the folder with a word in their command line."""
@@ -121,9 +121,64 @@ def test_it_starts_everything_says_where_stops_it_all_and_keeps_the_data(up: Up)
     eventually(lambda: not up.left())
 
 
+def test_what_it_says_comes_when_all_are_ready_after_little_else(up: Up) -> None:
+    up.start()
+    eventually(up.is_running, 60)
+    before, _, _ = up.output.partition("  Redis   ")
+    assert "ready.\n" in before
+    assert "beat: Starting" in before
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.flower}/healthcheck", timeout=10) as answer:
+        assert answer.status == 200
+    start, *lines = before.rstrip().splitlines()
+    assert start == "starting a worker, beat and Flower; their addresses follow when all are ready"
+    assert [line for line in lines if " INFO " not in line] == []  # no page of configuration, no warning
+    assert up.stop(signal.SIGTERM) == 143
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CHAT_ARCHIVE", "/proc/x", "must be a folder that can be written here"),
+        ("CHAT_ARCHIVE", "nosuch:fn", "which cannot be imported here: ModuleNotFoundError"),
+        ("CHAT_ON_EXPIRE", "os:nosuch", "which cannot be imported here: AttributeError"),
+        ("CHAT_CLEAN_CHANNELS_EVERY", "abc", "must be a number of seconds above 0"),
+    ],
+)
+def test_what_worker_and_beat_would_refuse_is_one_line_before_anything_starts(
+    up: Up, name: str, value: str, said: str
+) -> None:
+    up.start(**{name: value})
+    assert up.process
+    assert up.process.wait(60) == 1
+    assert f"{name} is {value!r}, {said}" in up.output
+    assert len(up.output.splitlines()) == 1
+    assert not (up.folder / ".data").exists()
+
+
+def test_data_in_another_number_of_shards_is_one_line(up: Up, tmp_path: Path) -> None:
+    server = Server("valkey", tmp_path).start()
+    try:
+        Chat.from_url(server.url).send_message("lobby", "hi")
+        up.start(REDIS_URL=server.url, CHAT_SHARDS="32")
+        assert up.process
+        assert up.process.wait(60) == 1
+    finally:
+        server.stop()
+    assert up.output.startswith("./deploy/up: the data in Redis lies in 16 shards, this process has 32: ")
+    assert len(up.output.splitlines()) == 1
+
+
+def test_functions_for_archive_and_hook_are_found_where_the_worker_finds_them(up: Up) -> None:
+    (up.folder / "mine.py").write_text("import os\nos.environ['WHERE']\ndef keep(channel, messages): pass\n")
+    (up.folder / ".env").write_text("CHAT_ARCHIVE=mine:keep\nCHAT_ON_EXPIRE=mine:keep\nWHERE=here\n")
+    up.start(PYTHONPATH=str(ROOT))  # not by that path
+    eventually(up.is_running, 60)
+    assert up.stop(signal.SIGTERM) == 143
+
+
 def test_flower_shows_a_run_by_hand_with_its_report(up: Up) -> None:
     up.start(FLOWER_UNAUTHENTICATED_API="true")
-    eventually(lambda: "ready." in up.output and "Connected to" in up.output, 60)
+    eventually(up.is_running, 60)
     chat = Chat.from_url(up.url)
     for number in range(3):
         chat.send_message("lobby", number)
@@ -339,6 +394,36 @@ def test_a_port_that_another_has_is_one_line(up: Up, what: str) -> None:
         assert up.process.wait(60) == 1
     assert up.output == f"./deploy/up: port {port} cannot be used (Address already in use): set {what} to a free one\n"
     assert not up.left()
+
+
+@pytest.mark.parametrize("other", ["EXAMPLE_PORT", "the port of REDIS_URL"])
+def test_a_port_that_two_would_have_is_one_line(up: Up, other: str) -> None:
+    port = up.flower if other == "EXAMPLE_PORT" else up.port
+    up.start("--example", FLOWER_PORT=str(port), EXAMPLE_PORT=str(up.flower))
+    assert up.process
+    assert up.process.wait(60) == 1
+    assert up.output == f"./deploy/up: FLOWER_PORT and {other} are both {port}, must differ: change one of them\n"
+    assert not up.left()
+
+
+def test_the_reason_why_one_of_it_ended_is_the_last_line(up: Up) -> None:
+    other = 'trap "echo other words; exit" TERM; echo up; while :; do sleep 0.1; done'
+    program = f"""
+from programs import Programs
+programs = Programs()
+programs.start("other", ["/bin/sh", "-c", {other!r}], ready=b"up")
+programs.look_until(programs.are_ready)
+programs.start("ends", ["/bin/sh", "-c", "echo; printf 'the reason'; exit 3"])
+code = programs.wait()
+programs.stop()
+raise SystemExit(code)
+"""
+    (up.folder / "deploy" / "supervise.py").write_text(program)
+    up.start()
+    assert up.process
+    assert up.process.wait(60) == 3
+    assert "other  | other words" in up.output
+    assert up.output.endswith("\n./deploy/up: last line of ends: the reason\n")
 
 
 def test_an_embedded_server_that_cannot_start_says_where_its_reason_is(up: Up) -> None:
