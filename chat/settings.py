@@ -245,7 +245,7 @@ def _lines_of_file() -> tuple[str, list[Binding]]:
     """
     path = find_dotenv(usecwd=True)
     try:
-        text = Path(path).read_text("utf-8-sig") if path else ""
+        text = Path(path).read_text("utf-8") if path else ""
     except UnicodeDecodeError:
         message = f"{path} is no UTF-8, must be text in UTF-8: save it in that encoding"
         raise SettingsError(message) from None

@@ -94,20 +94,20 @@ def test_watch_prints_what_comes_until_it_is_interrupted(shell: Shell, redis: Re
     assert "Traceback" not in watch.output
 
 
-@pytest.mark.parametrize("command", ["send", "restore", "watch", "stats"])
+@pytest.mark.parametrize("command", ["send", "restore", "stats", "watch", "stats --watch"])
 def test_a_command_that_is_interrupted_before_its_end_exits_as_interrupted(
     redis: Redis, tmp_path: Path, command: str
 ) -> None:
     lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
     lab.send_all("lobby", 2)
     clean_backlog(redis, settings=lab.settings)
-    rest = {"send": ["lobby", "x"], "restore": [lab.settings.archive], "watch": ["bob", "lobby"], "stats": []}[command]
+    rest = {"send": ["lobby", "x"], "restore": [lab.settings.archive], "watch": ["bob", "lobby"]}.get(command, [])
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and answers nothing
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        program = Program(command, ["-m", "chat", command, *rest], {"REDIS_URL": url}, tmp_path).start()
+        program = Program(command, ["-m", "chat", *command.split(), *rest], {"REDIS_URL": url}, tmp_path).start()
         connection, _ = silent.accept()
         with connection:
-            assert program.stop(signal.SIGINT) == (0 if command == "watch" else 130)
+            assert program.stop(signal.SIGINT) == (0 if "watch" in command else 130)
     assert "Traceback" not in program.output
 
 

@@ -64,12 +64,6 @@ def test_a_file_in_another_encoding_is_one_line(tmp_path: Path, program: list[st
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("CHAT_BACKLOG=7\n", "utf-8-sig")
-    monkeypatch.chdir(tmp_path)
-    assert Settings.from_env().backlog == 7
-
-
 def test_a_line_of_the_file_that_sets_nothing_is_named_once(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# ours\nCHAT_BACKLOG: 5\n\nCHAT_SHARDS=4\nREDIS_URL=redis://127.0.0.1:1\n")
     done = run("-m", "chat", "send", "lobby", "hi", folder=tmp_path)
