@@ -39,6 +39,6 @@ def counted(count: int, kind: str) -> str:
     return f"{count:,} {noun(count, kind)}"
 
 
-def noun(count: int, kind: str) -> str:
+def noun(count: float, kind: str) -> str:
     """Return the noun of a number."""
     return kind if count == 1 else f"{kind}s"

@@ -184,6 +184,12 @@ def test_a_message_that_begins_with_a_dash_is_sent_as_the_help_says(shell: Shell
     assert shell("check", "bob", "lobby")[1].endswith("  -_-\n")
 
 
+def test_a_load_of_one_is_said_in_the_singular(shell: Shell) -> None:
+    out = shell("sizing", "--channels", "1", "--messages", "1", "--clients", "1", "--body", "1")[1]
+    assert "load     1 channel, each 1 message and 1 client\n" in out
+    assert " 1 byte a message," in out
+
+
 def test_one_of_a_kind_is_said_in_the_singular(shell: Shell, redis: Redis, tmp_path: Path) -> None:
     lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
     lab.check("bob", "lobby")
