@@ -34,7 +34,8 @@ __all__ = ["AsyncChat"]
 class AsyncChat:
     """`Chat` for asyncio: the same names, arguments, results and errors.
 
-    The tasks of one event loop may share one, any number of them: a call waits for one of the client's connections.
+    It belongs to the event loop of its first call: make another one for a second ``asyncio.run``.
+    The tasks of that loop may share it, any number of them: a call waits for one of the client's connections.
     A check whose task is cancelled may have read what it did not return: pass the last cursor as ``after``.
 
     Args:

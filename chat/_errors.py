@@ -49,7 +49,7 @@ class ChatClosedError(ChatError, RuntimeError):
     """Raised by a call on a closed chat, and by a wait or a listener that the closing ended."""
 
     def __init__(self) -> None:
-        super().__init__("the chat is closed, calls must come before close(): make another Chat")
+        super().__init__("the chat is closed, calls must come before its close() or aclose(): make another one")
 
 
 class ChatFullError(ChatError, OutOfMemoryError):

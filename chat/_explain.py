@@ -17,6 +17,7 @@ __all__ = ["describe_outage", "explain_cluster", "explain_server"]
 
 SERVER = "redis://host:port/db"
 CLUSTER = "redis+cluster://host:port,host:port"
+LOGIN_FORMS = "redis://:password@host or redis://user:password@host"
 SENTINEL = "redis+sentinel://host:port/service/db"
 
 # Regular expressions for redis-py's messages, and the messages that replace them. The first match is used.
@@ -35,11 +36,11 @@ EXPLANATIONS = (
     ),
     (
         r"HELLO must be called with the client already authenticated|Authentication required",
-        "Redis asks for a password: put it into the URL, redis://:password@host",
+        f"Redis asks for a password: put it into the URL, {LOGIN_FORMS}",
     ),
     (
         r"invalid username-password pair",
-        "Redis refuses the user or the password: correct them in the URL, redis://user:password@host",
+        f"Redis refuses the user or the password: correct them in the URL, {LOGIN_FORMS}",
     ),
     (r"unknown command .?SENTINEL", f"this is a Redis server, no sentinel: its URL is {SERVER}"),
     (r"unknown command .?GET\b", f"this is a sentinel, no Redis server: the URL of what it watches is {SENTINEL}"),

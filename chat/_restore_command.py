@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chat._output import counted, say
 from chat._restore import restore
 from chat.connection import connect
 from chat.screen import printable
@@ -46,11 +46,12 @@ def _restore(options: argparse.Namespace, settings: Settings) -> None:
         print(json.dumps(dataclasses.asdict(restored)) if options.json else _line(restored, dry_run=options.dry_run))
     if any(restored.messages for restored in found) and not options.dry_run:
         hint = "cleaning removes again what is over the limits: raise them, or read what you need now"
-        print(hint, file=sys.stderr)
+        say(hint)
 
 
 def _line(restored: Restored, *, dry_run: bool) -> str:
-    line = f"{printable(restored.channel)}: {restored.messages} messages {'would come ' if dry_run else ''}back"
+    back = f"{'would come ' if dry_run else ''}back"
+    line = f"{printable(restored.channel)}: {counted(restored.messages, 'message')} {back}"
     if restored.messages:
         line += f", ids {restored.first} to {restored.last}"
     if restored.left:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from chat._errors import InvalidArgumentError
+from chat._output import noun
 from chat.screen import size
 from chat.sizing import BESIDE, ENGINES, NODE_MEMORY, SPARE, Load, Sizing, size_up
 
@@ -87,9 +88,12 @@ def _number(option: str, given: str) -> float:
 def _screen(load: Load, found: Sizing) -> list[str]:
     kinds = ("messages", "clients", "indexes", "tokens")
     nodes = found.nodes
+    each = (
+        f"each {load.messages:,g} {noun(load.messages, 'message')} and {load.clients:,g} {noun(load.clients, 'client')}"
+    )
     return [
-        f"load     {load.channels:,.0f} channels, each {load.messages:,g} messages and {load.clients:,g} clients",
-        f"         {load.body:,g} bytes a message, each client checks every {load.poll:g} s",
+        f"load     {load.channels:,.0f} {noun(load.channels, 'channel')}, {each}",
+        f"         {load.body:,g} {noun(load.body, 'byte')} a message, each client checks every {load.poll:g} s",
         f"         {load.rate:,.0f} sends a second, {found.checks:,.0f} checks, {found.reads:,.0f} messages read",
         "",
         f"memory   {size(found.memory)} on {load.engine}",

@@ -102,6 +102,8 @@ def _redact(parameter: str) -> str:
 
 def _parse(url: str) -> Place:
     scheme, _, rest = url.partition("://")
+    if not url.isprintable() or url != url.strip():  # urlsplit drops such characters, redis-py and Celery do not
+        raise ValueError
     tls, form = scheme.partition("+")[::2]
     if scheme == "unix" or not form:
         return _server(url)
@@ -137,7 +139,7 @@ def _server(url: str) -> Place:
     database = query.pop("db", "0") if parts.scheme == "unix" else parts.path.strip("/") or "0"
     if parts.scheme == "rediss":
         query = {name: value for name, value in query.items() if not name.startswith("ssl_")}
-    if parts.scheme not in {"redis", "rediss", "unix"} or not where or not database.isdecimal():
+    if url.partition("://")[0] not in {"redis", "rediss", "unix"} or not where or not database.isdecimal():
         raise ValueError
     if query or parts.fragment:  # redis-py's other options mean nothing to Celery
         raise ValueError
@@ -147,6 +149,6 @@ def _server(url: str) -> Place:
 
 def _host(name: str, port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{name}")
-    if not parts.hostname or parts.netloc != name or "@" in name:
+    if not parts.hostname or parts.netloc != name or "@" in name or " " in name:
         raise ValueError
     return parts.hostname, port if parts.port is None else parts.port

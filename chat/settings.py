@@ -7,10 +7,12 @@ import re
 import tempfile
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dotenv import dotenv_values, find_dotenv
+from dotenv.parser import parse_stream
 
 from chat._arguments import LONGEST, printable, short
 from chat._cron import parse_cron
@@ -19,6 +21,8 @@ from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, par
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from dotenv.parser import Binding
 
 __all__ = ["QUEUE", "Settings", "unknown_names"]
 
@@ -228,19 +232,42 @@ class Settings:
 
 def _environment() -> dict[str, str]:
     """Return the environment, and from ``.env`` in this folder or the nearest above it what that does not set."""
-    from_file = {k: v or "" for k, v in dotenv_values(find_dotenv(usecwd=True)).items()}
+    good = StringIO("".join(line.original.string for line in _lines_of_file()[1] if not line.error))
+    from_file = {name: value or "" for name, value in dotenv_values(stream=good).items()}
     return from_file | {k: v for k, v in os.environ.items() if v}
 
 
+def _lines_of_file() -> tuple[str, list[Binding]]:
+    """Return the path of ``.env`` in this folder or the nearest above it, empty for none, and its statements.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    path = find_dotenv(usecwd=True)
+    try:
+        text = Path(path).read_text("utf-8") if path else ""
+    except UnicodeDecodeError:
+        message = f"{path} is no UTF-8, must be text in UTF-8: save it in that encoding"
+        raise SettingsError(message) from None
+    except OSError as error:
+        message = f"{path} cannot be read, must be a file that this user may read: {error.strerror}"
+        raise SettingsError(message) from None
+    return path, list(parse_stream(StringIO(text)))
+
+
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return a line for each name that begins like a setting and is none, with the nearest one that is.
+    """Return a line for each name that begins like a setting and is none, and for each line of ``.env`` that has none.
 
     Args:
         environ: taken instead of the environment and ``.env``.
     """
     known = [item.metadata["name"] for item in fields(Settings)]
-    environ = _environment() if environ is None else environ
     lines = []
+    if environ is None:
+        environ = _environment()
+        path, statements = _lines_of_file()
+        unread = [line.original.line for line in statements if line.error]
+        lines += [f"{path}, line {number} is no NAME=value and does nothing" for number in unread]
     for name in sorted(name for name, value in environ.items() if value.strip()):
         if name.startswith(OURS) and name not in known and not OF_A_SERVICE.fullmatch(name):
             near = get_close_matches(name, known, n=1)

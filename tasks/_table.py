@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from chat._output import noun
 from chat.screen import age, short
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def outcome(report: Report) -> str:
 
 def examples(report: Report) -> list[str]:
     """Return the channels that would lose most, as lines."""
-    what = "clients" if report.sweep == "clean_clients" else "messages"
-    return [f"{count:>14,} {what} of {short(name)}" for name, count in report.examples]
+    kind = "client" if report.sweep == "clean_clients" else "message"
+    return [f"{count:>14,} {noun(count, kind)} of {short(name)}" for name, count in report.examples]
 
 
 class Bar:

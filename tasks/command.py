@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat import ChatError, InvalidArgumentError, SettingsError, cleaning
+from chat import ChatError, InvalidArgumentError, Settings, SettingsError, cleaning
+from chat._explain import describe_outage
+from chat._output import OutputError, counted, drop_output, open_output, say
 from chat.stats import read_stats
 from tasks._remote import WorkerError, run_in_worker
 from tasks._table import HEAD, Bar, examples, row
@@ -104,6 +108,7 @@ def sweep(
     given = {name: value for name, value in overrides.items() if value not in (None, ())}
     given |= {"dry_run": True} if dry_run else {}
     app: Celery = context.obj.app
+    open_output()
     code = DONE
     try:
         look_first(cleanings, given, ask=sys.stdin.isatty() and not (yes or dry_run))
@@ -119,7 +124,11 @@ def sweep(
         code = fail(BAD_INPUT, error)
     except OutOfMemoryError:
         code = fail(FAILED, "Redis is full and takes no task: use --now to clean in this process")
-    except (WorkerError, ChatError, RedisError, OperationalError) as error:
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        code = fail(FAILED, describe_outage(error, Settings.from_env().redis_url))
+    except OperationalError as error:  # kombu's, of the broker
+        code = fail(FAILED, describe_outage(error, Settings.from_env().broker_url))
+    except (OutputError, WorkerError, ChatError, RedisError) as error:
         code = fail(FAILED, error)
     sys.exit(code)
 
@@ -140,8 +149,8 @@ def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any]
     gone_channels, gone_messages = (sum(getattr(look, kind) for look in looks) for kind in ("channels", "messages"))
     if gone_channels > MUCH * stored.channels or gone_messages > MUCH * stored.messages:
         lines = [
-            f"{look.sweep} would remove {look.channels:,} of {stored.channels:,} channels"
-            f" and {look.messages:,} of {stored.messages:,} messages"
+            f"{look.sweep} would remove {look.channels:,} of {counted(stored.channels, 'channel')}"
+            f" and {look.messages:,} of {counted(stored.messages, 'message')}"
             for look in looks
             if look.channels or look.messages
         ]
@@ -149,13 +158,21 @@ def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any]
 
 
 def show(report: Report, *, as_json: bool, first: bool) -> None:
-    """Print a report to stdout."""
-    if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report)))
-        return
+    """Print a report to stdout.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     lines = [*([HEAD] if first else []), row(report), *examples(report)]
     lines += [f"  {report.error}"] if report.error else []
-    click.echo("\n".join(lines))
+    try:
+        click.echo(json.dumps(dataclasses.asdict(report)) if as_json else "\n".join(lines))
+    except BrokenPipeError:  # `... | head -1`: the sweeps that follow run, too
+        drop_output()
+    except OSError as error:
+        drop_output()
+        message = f"{report.sweep} ran, but its report could not be written: {error.strerror}"
+        raise OutputError(message) from error
 
 
 def code_of(report: Report) -> int:
@@ -167,5 +184,5 @@ def code_of(report: Report) -> int:
 
 def fail(code: int, error: Exception | str) -> int:
     """Say in one line what went wrong."""
-    click.echo(f"clean: {' '.join(str(error).split())}", err=True)
+    say(f"clean: {' '.join(str(error).split())}")
     return code

@@ -265,8 +265,51 @@ def test_a_full_redis_is_told_with_the_way_out(clean: Callable[..., Clean], lab:
 def test_an_unreachable_redis_is_one_line(clean: Callable[..., Clean]) -> None:
     code, out, err = clean("all", "--now", REDIS_URL="redis://127.0.0.1:1/0")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
-    assert "Connection refused" in err
-    assert clean("all", CHAT_BROKER_URL="redis://127.0.0.1:1/0")[:2] == (1, "")
+    assert err.startswith("clean: no Redis at redis://127.0.0.1:1/0 (")
+    assert err.endswith("Connection refused): start one with ./deploy/up, or set REDIS_URL\n")
+    code, out, err = clean("all", CHAT_BROKER_URL="redis://:secret@127.0.0.1:1/5")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith("clean: no Redis at redis://...@127.0.0.1:1/5 (")
+
+
+def redirected(server: Server, redirection: str, *arguments: str) -> tuple[int, str]:
+    """Run it with a redirection of the shell; return its exit code and what it wrote to stderr."""
+    result = subprocess.run(
+        [
+            *["bash", "-o", "pipefail", "-c", f'"$@" {redirection}', "bash"],
+            *[sys.executable, "-m", "celery", "-A", "tasks", "clean", *arguments],
+        ],
+        env=clean_environment() | {"REDIS_URL": server.url},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("options", [["--dry-run"], ["--json"]])
+def test_a_report_that_cannot_be_written_is_one_line(
+    server: Server, lab: Lab, redirection: str, options: list[str]
+) -> None:
+    lab.send("lobby", "x")
+    code, err = redirected(server, redirection, "all", "--now", *options)
+    reason = "No space left on device" if "full" in redirection else "Bad file descriptor"
+    assert (code, err) == (1, f"clean: clean_backlog ran, but its report could not be written: {reason}\n")
+
+
+def test_all_sweeps_run_although_nobody_reads_their_reports(server: Server, lab: Lab) -> None:
+    lab.send_all("lobby", 101)
+    lab.send("old", "x")
+    lab.idle("old", 901)
+    assert redirected(server, "| true", "all", "--now") == (0, "")
+    assert (stats_of(lab).channels, stats_of(lab).messages) == (1, 100)
+
+
+def test_one_message_that_would_go_is_said_in_the_singular(clean: Callable[..., Clean], lab: Lab) -> None:
+    lab.send_all("lobby", 2)
+    assert clean("backlog", "--now", "--backlog", "1", "--dry-run")[1].endswith(" 1 message of lobby\n")
 
 
 @pytest.fixture(scope="module")

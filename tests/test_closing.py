@@ -64,7 +64,10 @@ def made(lab: Lab) -> Any:
 def test_a_closed_chat_refuses_every_call(lab: Lab, call: str) -> None:
     lab.send("lobby", "hi")
     lab.chat.close()
-    with pytest.raises(ChatClosedError, match="the chat is closed"):
+    with pytest.raises(
+        ChatClosedError,
+        match=r"^the chat is closed, calls must come before its close\(\) or aclose\(\): make another one$",
+    ):
         CALLS[call](lab.chat)
     assert not readers(lab.chat)
     lab.chat.close()  # once more is no error

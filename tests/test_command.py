@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from lab import Lab
-from servers import Program, Server, eventually, run
+from servers import Program, Server, clean_environment, eventually, run
 
 from chat.cleaning import clean_backlog
 from chat.screen import printable
@@ -27,6 +30,19 @@ class Shell:
     def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         result = run("-m", "chat", *arguments, folder=self.folder, **self.environment | environment)
         return result.returncode, result.stdout, result.stderr
+
+    def redirected(self, redirection: str, *arguments: str) -> tuple[int, str]:
+        """Run it with a redirection of the shell; return its exit code and what it wrote to stderr."""
+        result = subprocess.run(
+            ["bash", "-c", f'exec "$@" {redirection}', "bash", sys.executable, "-m", "chat", *arguments],
+            env=clean_environment() | self.environment,
+            cwd=self.folder,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        return result.returncode, result.stderr
 
 
 @pytest.fixture
@@ -76,6 +92,112 @@ def test_watch_prints_what_comes_until_it_is_interrupted(shell: Shell, redis: Re
     eventually(lambda: "m2" in watch.output)
     assert watch.stop(signal.SIGINT) == 0
     assert "Traceback" not in watch.output
+
+
+@pytest.mark.parametrize("command", ["send", "restore", "stats", "watch", "stats --watch"])
+def test_a_command_that_is_interrupted_before_its_end_exits_as_interrupted(
+    redis: Redis, tmp_path: Path, command: str
+) -> None:
+    lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
+    lab.send_all("lobby", 2)
+    clean_backlog(redis, settings=lab.settings)
+    rest = {"send": ["lobby", "x"], "restore": [lab.settings.archive], "watch": ["bob", "lobby"]}.get(command, [])
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and answers nothing
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        program = Program(command, ["-m", "chat", *command.split(), *rest], {"REDIS_URL": url}, tmp_path).start()
+        connection, _ = silent.accept()
+        with connection:
+            assert program.stop(signal.SIGINT) == (0 if "watch" in command else 130)
+    assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "<&- >&-"])
+def test_a_message_whose_id_cannot_be_written_is_said_to_be_stored(
+    shell: Shell, redis: Redis, redirection: str
+) -> None:
+    code, err = shell.redirected(redirection, "send", "lobby", "hi")
+    reason = "No space left on device" if "full" in redirection else "Bad file descriptor"
+    assert (code, err) == (1, f"chat: stored as 1, but its id could not be written: {reason}\n")
+    assert redis.llen(Lab(redis).key("lobby", "log:")) == 1
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", [["check", "bob", "lobby"], ["stats"], ["sizing", "--channels", "1"]])
+def test_output_that_cannot_be_written_is_no_bad_input(shell: Shell, command: list[str], redirection: str) -> None:
+    shell("send", "lobby", "hi")
+    code, err = shell.redirected(redirection, *command)
+    assert (code, err.splitlines()[-1].split(": ")[:2]) == (1, ["chat", "the output cannot be written"])
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_talk_that_cannot_be_written_changes_nothing(shell: Shell, redirection: str) -> None:
+    (shell.folder / "out").touch()
+    assert shell.redirected(f"{redirection} >out", "check", "bob", "lobby") == (0, "")
+    assert (shell.folder / "out").read_text() == ""
+    assert shell.redirected(f"{redirection} >out", "check", "", "lobby") == (2, "")
+    assert (shell.folder / "out").read_text() == ""
+
+
+def test_watch_outlives_a_restart_of_redis_and_says_so_once(server: Server, tmp_path: Path) -> None:
+    own = Server(server.engine, tmp_path, {"appendonly": "yes"}).start()
+    arguments = ["-m", "chat", "watch", "bob", "lobby", "--every", "0.05"]
+    watch = Program("watch", arguments, {"REDIS_URL": own.url}, tmp_path).start()
+    try:
+        eventually(lambda: "bob is new" in watch.output)
+        own.stop()
+        eventually(lambda: f"no Redis at {own.url}" in watch.output)
+        own.start()
+        eventually(lambda: "Redis answers again" in watch.output)
+        Lab(own.client()).send("lobby", "after all")
+        eventually(lambda: "after all" in watch.output)
+        assert watch.output.count("no Redis at") == 1
+        assert watch.stop(signal.SIGINT) == 0
+    finally:
+        watch.stop()
+        own.stop()
+
+
+def test_watch_says_that_it_watches_when_the_first_check_went_well(shell: Shell) -> None:
+    assert shell("watch", "", "lobby") == (
+        2,
+        "",
+        "chat: client name is 0 characters long, must be a str of 1 to 200 characters\n",
+    )
+    code, out, err = shell("watch", "bob", "lobby", REDIS_URL="redis://127.0.0.1:1/0")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_a_name_cannot_steer_the_terminal(shell: Shell, tmp_path: Path) -> None:
+    bob, lobby, shown = "bob\x1b[2J", "lobby\nx", '"bob\\u001b[2J" is new in "lobby\\nx"\n'
+    assert shell("check", bob, lobby)[2].startswith(shown)
+    watch = Program("watch", ["-m", "chat", "watch", f"{bob}!", lobby], shell.environment, tmp_path).start()
+    eventually(lambda: "is new" in watch.output)
+    watch.stop(signal.SIGINT)
+    assert watch.output.startswith('watching "lobby\\nx" as "bob\\u001b[2J!", Ctrl-C stops\n')
+
+
+def test_a_message_that_begins_with_a_dash_is_sent_as_the_help_says(shell: Shell) -> None:
+    for arguments in (["--help"], ["send", "--help"]):
+        assert 'chat send lobby -- "-_-"' in shell(*arguments)[1]
+    assert shell("send", "lobby", "--", "-_-") == (0, "1\n", "")
+    assert shell("check", "bob", "lobby")[1].endswith("  -_-\n")
+
+
+def test_a_load_of_one_is_said_in_the_singular(shell: Shell) -> None:
+    out = shell("sizing", "--channels", "1", "--messages", "1", "--clients", "1", "--body", "1")[1]
+    assert "load     1 channel, each 1 message and 1 client\n" in out
+    assert " 1 byte a message," in out
+
+
+def test_one_of_a_kind_is_said_in_the_singular(shell: Shell, redis: Redis, tmp_path: Path) -> None:
+    lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 2)
+    clean_backlog(redis, settings=lab.settings)
+    assert shell("check", "bob", "lobby")[2] == "1 message was cleaned away unread\n"
+    would = shell("restore", str(tmp_path / "kept"), "--dry-run")[1]
+    assert would == "lobby: 1 message would come back, ids 1 to 1\n"
 
 
 def test_stats_count_and_say_what_is_overdue(shell: Shell, redis: Redis) -> None:
@@ -138,7 +260,7 @@ def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) ->
         (["check", "", "lobby"], "client name is 0 characters long"),
         (
             ["check", "bob", "lobby", "--limit", "0"],
-            "limit is 0, must be a whole number of at least 1 and at most 1000000, or None for all",
+            "--limit is 0, must be a whole number of at least 1 and at most 1000000; leave it out for all",
         ),
         (["watch", "bob", "lobby", "--every", "0"], "--every is 0, must be a number of seconds above 0"),
         (["send", "lobby", "x" * 70_000], "the body is 70002 bytes of JSON, must be at most 65536"),

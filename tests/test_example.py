@@ -127,6 +127,31 @@ def test_what_was_cleaned_away_unread_is_shown_as_a_gap(enter: Callable[..., Pag
     expect(bob.locator("#log li")).to_have_count(4)
 
 
+def test_one_message_that_was_cleaned_away_is_said_in_the_singular(enter: Callable[..., Page], server: Server) -> None:
+    bob = enter("bob", wait=False)
+    bob.context.set_offline(True)
+    with Redis(port=server.port) as redis:
+        Lab(redis).send_all("lobby", 2)
+        clean_backlog(redis, backlog=1)
+    bob.context.set_offline(False)
+    expect(bob.locator("#log li.gap")).to_have_text("1 message was cleaned away before you read it")
+
+
+@pytest.mark.parametrize("field", ["name", "room"])
+def test_a_name_of_blanks_is_not_entered(browser: Browser, site: str, field: str) -> None:
+    page = browser.new_page()
+    page.goto(site)
+    page.fill("#name", "bob")
+    page.fill(f"#{field}", "   ")
+    page.click("text=Enter")
+    expect(page.locator(f"#{field}:invalid")).to_have_count(1)
+    expect(page.locator("#say")).to_be_hidden()
+    page.fill(f"#{field}", " b ")
+    page.click("text=Enter")
+    expect(page.locator("#say")).to_be_visible()
+    page.close()
+
+
 def test_who_closes_the_page_leaves(enter: Callable[..., Page]) -> None:
     alice, bob = enter("alice"), enter("bob")
     expect(alice.locator("#here")).to_have_text("2 here: alice, bob")

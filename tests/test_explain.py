@@ -51,13 +51,17 @@ def ports(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 CLUSTER_URL = "its URL is redis+cluster://host:port,host:port"
-ASKED = "Redis asks for a password: put it into the URL, redis://:password@host"
-REFUSED = "Redis refuses the user or the password: correct them in the URL, redis://user:password@host"
+ASKED = "Redis asks for a password: put it into the URL, redis://:password@host or redis://user:password@host"
+REFUSED = (
+    "Redis refuses the user or the password: correct them in the URL, "
+    "redis://:password@host or redis://user:password@host"
+)
 NO_SENTINEL = "this is a Redis server, no sentinel: its URL is redis://host:port/db"
 NO_NODE = "this is no node of a cluster: its URL is redis://host:port/db"
 UNFIT: list[tuple[str, type[RedisError], str]] = [
     ("redis://{secret}/0", AuthenticationError, ASKED),
     ("redis://:wrong@{secret}/0", AuthenticationError, REFUSED),
+    ("redis://pa55@{secret}/0", AuthenticationError, REFUSED),
     ("redis+cluster://{secret}", AuthenticationError, ASKED),
     ("redis+cluster://:wrong@{secret}", AuthenticationError, REFUSED),
     (

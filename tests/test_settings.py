@@ -53,6 +53,25 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert Settings.from_env().backlog == 7
 
 
+@pytest.mark.parametrize("program", [["chat", "stats"], ["celery", "-A", "tasks", "report"]])
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_one_line(tmp_path: Path, program: list[str], encoding: str) -> None:
+    (tmp_path / ".env").write_text("CHAT_BACKLOG=7 # für uns\n", encoding)
+    done = run("-m", *program, folder=tmp_path)
+    assert done.returncode
+    says = f"{tmp_path}/.env is no UTF-8, must be text in UTF-8: save it in that encoding"
+    assert [line for line in done.stderr.splitlines() if line.endswith(says)] == done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_line_of_the_file_that_sets_nothing_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# ours\nCHAT_BACKLOG: 5\n\nCHAT_SHARDS=4\nREDIS_URL=redis://127.0.0.1:1\n")
+    done = run("-m", "chat", "send", "lobby", "hi", folder=tmp_path)
+    warning, failure = done.stderr.splitlines()
+    assert warning == f"chat: {tmp_path}/.env, line 2 is no NAME=value and does nothing"
+    assert failure.startswith("chat: no Redis at redis://127.0.0.1:1 (")
+
+
 def test_the_defaults_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHAT_BACKLOG", "8")
     assert Settings().backlog == 100
