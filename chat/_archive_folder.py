@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
 import zlib
 from contextlib import closing
 from socket import gethostname
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from chat._errors import ChatError, InvalidArgumentError
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from chat._messages import Message
 
-__all__ = ["INSERT", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
+__all__ = ["INSERT", "SLICE", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
 
 # A hand-over is one transaction. A slice is what it has of one channel, about 1 MB at most: log entries as in Redis,
 # one a line, compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
@@ -33,6 +35,7 @@ FORM = (
 )
 INSERT = "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?, ?)"
 VERSION = 1  # of FORM, as SQLite's `user_version`
+SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names another one, as no writer of ours does
 SLICE = 1_000_000  # bytes of a slice, or one message
 PATIENCE = 10.0  # seconds to wait for another writer, less than the lease of a sweep
 
@@ -80,9 +83,28 @@ class Folder:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a file; `mode` is SQLite's: ``ro``, ``rw``, or ``rwc`` to make it."""
+    """Open a file; `mode` is SQLite's: ``ro``, ``rw``, or ``rwc`` to make it.
+
+    Raises:
+        InvalidArgumentError: SQLite would write to, or delete, a file elsewhere.
+    """
+    for beside in ("", "-journal", "-wal", "-shm"):
+        file = path.with_name(path.name + beside)
+        if os.path.lexists(file) and not S_ISREG(file.lstat().st_mode):
+            raise damaged(path, f"{file.name} is no regular file: copy it")
+        if beside == "-journal" and _ends_with(file, SUPER_JOURNAL):
+            raise damaged(path, f"{file.name} names another file, which reading would delete: read a copy without it")
     address = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+
+
+def _ends_with(file: Path, end: bytes) -> bool:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-min(len(end), opened.seek(0, os.SEEK_END)), os.SEEK_END)
+            return opened.read() == end
+    except FileNotFoundError:
+        return False
 
 
 def _begin(db: sqlite3.Connection, path: Path) -> None:

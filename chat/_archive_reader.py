@@ -8,7 +8,7 @@ import zlib
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chat._archive_folder import INSERT, connect, damaged, has_form, make_form, rows_of
+from chat._archive_folder import INSERT, SLICE, connect, damaged, has_form, make_form, rows_of
 from chat._archive_lines import DAMAGED, archived_lines
 from chat._arguments import name_of
 from chat._errors import InvalidArgumentError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "Slice"]
 
 LARGEST = 80 * 1024 * 1024  # bytes of a slice, packed or not: a message has at most 64 MiB
+MOST = 2 * SLICE  # bytes of a slice of several messages, unpacked, with its line ends
 
 
 class Slice(NamedTuple):
@@ -48,15 +49,24 @@ class Slice(NamedTuple):
         Raises:
             InvalidArgumentError: the slice is damaged.
         """
-        unpacker = zlib.decompressobj()
         try:
-            lines = unpacker.decompress(self.packed, LARGEST).split(b"\n")
-            whole = unpacker.eof and len(lines) <= self.last < 2**53 and all(map(is_entry, lines))
+            lines = _unpacked(self.packed).split(b"\n")
         except zlib.error:
-            whole = False
-        if not whole:
+            lines = []
+        if not 0 < len(lines) <= self.last < 2**53 or not all(map(is_entry, lines)):
             raise damaged(self.path, "a slice is not as it was written")
         return lines
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Return what is in a slice; of more than its writer puts into one, only a single large message is unpacked."""
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(packed, MOST)
+    if not unpacker.eof and b"\n" not in text:
+        text += unpacker.decompress(unpacker.unconsumed_tail, LARGEST)
+    if not unpacker.eof or len(text) > MOST and b"\n" in text:
+        raise zlib.error
+    return text
 
 
 class Reader:
@@ -76,7 +86,7 @@ class Reader:
                     db.execute("PRAGMA query_only = ON")
                     if has_form(db, path):
                         self._files.append((path, db))
-                except sqlite3.Error as error:
+                except (OSError, sqlite3.Error) as error:
                     raise damaged(path, error) from error
             for path in sorted(folder.glob("????-??-??/shard-*.jsonl.gz")):
                 self._files.append((path, opened.enter_context(closing(_converted(path)))))

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import zlib
@@ -491,12 +492,15 @@ def spoiled(path: Path, how: str) -> None:
         "nested beyond all stacks": b"1:" + b"[" * 200_000,
         "endless digits": b"1:" + b"9" * 10_000,
         "a bomb": b"1:" + b'"' + b"x" * 200_000_000 + b'"',
+        "a bomb of lines": b"1:0\n" * 5_000_000 + b"1:0",
+        "a long line after others": b"1:0\n1:" + b'"' + b"x" * 3_000_000 + b'"',
     }
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in statements.get(how, []):
             db.execute(statement)
         if how in entries:
-            db.execute("UPDATE slice SET first = last, entries = ?", (zlib.compress(entries[how]),))
+            lines = entries[how].count(b"\n") + 3
+            db.execute("UPDATE slice SET first = last, last = ?, entries = ?", (lines, zlib.compress(entries[how])))
 
 
 @pytest.mark.one_server
@@ -507,6 +511,7 @@ def spoiled(path: Path, how: str) -> None:
         "a name too long", "a name that is no text", "ids below 1", "an id too large", "no zlib", "half a slice",
         "too large", "no JSON", "not a number", "a time of its own", "far in the future", "before 1970",
         "nested too deep", "nested beyond all stacks", "endless digits", "a bomb",
+        "a bomb of lines", "a long line after others",
     ],
 )  # fmt: skip
 def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, folder: Path, how: str) -> None:
@@ -519,6 +524,51 @@ def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, 
         restore(archived.redis, folder, settings=archived.settings)
     assert history(archived, "lobby") == ["m4", "m5", "m6"]
     assert {key for key in keys(archived.redis) if b":log:" in key} == {archived.key("lobby", "log:").encode()}
+
+
+def super_journal(path: Path, victim: Path) -> bytes:
+    """Return a journal whose transaction also wrote to another database: SQLite deletes the journal it names."""
+    magic, page, name = bytes.fromhex("d9d505f920a163d7"), 4096, str(victim).encode()
+    pages, locked = path.stat().st_size // page, 0x40000000 // page + 1
+    head = (magic + struct.pack(">IIIII", 0, 1, pages, 512, page)).ljust(512, b"\0")
+    return head + struct.pack(">I", locked) + name + struct.pack(">II", len(name), sum(name)) + magic
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize("how", ["names a file", "the journal is a link", "the archive is a link"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_reading_an_archive_neither_deletes_nor_changes_a_file_elsewhere(
+    archived: Lab, folder: Path, tmp_path: Path, how: str, *, dry_run: bool
+) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    (path,) = folder.glob("*.sqlite3")
+    journal, victim = path.with_name(f"{path.name}-journal"), tmp_path / "victim"
+    victim.write_text("precious")
+    if how == "names a file":
+        journal.write_bytes(super_journal(path, victim))
+    else:
+        link = journal if how == "the journal is a link" else path
+        victim.write_bytes(link.read_bytes())
+        link.unlink()
+        link.symlink_to(victim)
+    before = victim.read_bytes()
+    with pytest.raises(
+        InvalidArgumentError, match=r"\.sqlite3 cannot be read as an archive: .*(another|no regular) file"
+    ):
+        restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+    assert victim.read_bytes() == before
+    assert history(archived, "lobby") == ["m4", "m5", "m6"]
+
+
+@pytest.mark.one_server
+def test_a_message_of_many_megabytes_comes_back(archived: Lab, folder: Path) -> None:
+    """What bounds a slice of several messages does not bound a single one."""
+    lab = Lab(archived.redis, archive=str(folder), max_message_bytes=8_000_000)
+    lab.send("lobby", "x" * 5_000_000)
+    forget(archived, "lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, history(archived, "lobby")) == (1, ["x" * 5_000_000])
 
 
 def lines_of(lab: Lab, channel: str, folder: Path, count: int) -> Path:
