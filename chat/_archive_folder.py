@@ -8,13 +8,14 @@ import sqlite3
 import time
 import zlib
 from contextlib import closing
+from hashlib import blake2b
 from socket import gethostname
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from chat._errors import ChatError, InvalidArgumentError
 from chat._keys import encode_text
-from chat._messages import encode_entry, sent_ms_of
+from chat._messages import encode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["INSERT", "SLICE", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
 
 # A hand-over is one transaction. A slice is what it has of one channel, about 1 MB at most: log entries as in Redis,
-# one a line, compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
+# one a line, compressed, with ids `first` to `last`. A hand-over that is repeated replaces its slices: `digest`, of the
+# epoch and the lines, tells them from other messages that were given the same ids, as after a failover.
 FORM = (
     "CREATE TABLE handover (number INTEGER PRIMARY KEY, run TEXT, epoch TEXT, kept_ms INTEGER)",
-    "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, first_ms INTEGER, entries BLOB, handover INTEGER)",
-    "CREATE UNIQUE INDEX slice_ids ON slice (channel, last, first, first_ms)",
+    "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, digest BLOB, entries BLOB, handover INTEGER)",
+    "CREATE UNIQUE INDEX slice_ids ON slice (channel, last, digest)",
     "CREATE INDEX slice_handover ON slice (handover)",
     "CREATE INDEX handover_run ON handover (run)",
 )
@@ -65,7 +67,7 @@ class Folder:
         failed: dict[str, Exception] = {}
         for channel, of_channel in messages.items():
             try:
-                rows += rows_of(channel, of_channel)
+                rows += rows_of(channel, of_channel, epoch)
             except ValueError as error:  # something else wrote a message that no check could return
                 failed[channel] = error
         try:
@@ -137,7 +139,7 @@ def has_form(db: sqlite3.Connection, path: Path) -> bool:
     return bool(found)
 
 
-def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ...]]:
+def rows_of(channel: str, messages: Iterable[Message], epoch: str) -> Iterator[tuple[Any, ...]]:
     """Yield what `INSERT` takes for the slices of a channel, but for their hand-over.
 
     Raises:
@@ -148,16 +150,17 @@ def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ..
     for message in messages:
         entry = encode_entry(message)
         if entries and size + len(entry) > SLICE:
-            yield _row(channel, last, entries)
+            yield _row(channel, last, entries, epoch)
             entries, size = [], 0
         entries.append(entry)
         last, size = message.id, size + len(entry)
-    yield _row(channel, last, entries)
+    yield _row(channel, last, entries, epoch)
 
 
-def _row(channel: str, last: int, entries: list[bytes]) -> tuple[Any, ...]:
-    first = last - len(entries) + 1
-    return encode_text(channel), last, first, sent_ms_of(entries[0]), zlib.compress(b"\n".join(entries))
+def _row(channel: str, last: int, entries: list[bytes], epoch: str) -> tuple[Any, ...]:
+    first, text = last - len(entries) + 1, b"\n".join(entries)
+    digest = blake2b(epoch.encode() + b"\n" + text, digest_size=16).digest()
+    return encode_text(channel), last, first, digest, zlib.compress(text)
 
 
 def damaged(path: Path, reason: object) -> InvalidArgumentError:

@@ -64,7 +64,7 @@ def _unpacked(packed: bytes) -> bytes:
     text = unpacker.decompress(packed, MOST)
     if not unpacker.eof and b"\n" not in text:
         text += unpacker.decompress(unpacker.unconsumed_tail, LARGEST)
-    if not unpacker.eof or len(text) > MOST and b"\n" in text:
+    if not unpacker.eof or (len(text) > MOST and b"\n" in text):
         raise zlib.error
     return text
 
@@ -142,7 +142,7 @@ def _converted(path: Path) -> sqlite3.Connection:
     db.execute("INSERT INTO handover VALUES (1, '', '', 0)")
     try:
         for channel, message in archived_lines(path):
-            db.executemany(INSERT, ((*row, 1) for row in rows_of(channel, (message,))))
+            db.executemany(INSERT, ((*row, 1) for row in rows_of(channel, (message,), "")))
     except (*DAMAGED, zlib.error, sqlite3.Error) as error:
         db.close()
         raise damaged(path, error) from error
