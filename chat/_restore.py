@@ -122,12 +122,14 @@ class _Channel:
         commands = [
             Command(trimmed, ("HGET", trimmed, name)),
             Command(log, ("LLEN", log)),
-            Command(meta, ("HGET", meta, "epoch")),
+            Command(meta, ("HMGET", meta, "epoch", "floor", "unkept")),
         ]
-        base, size, epoch = all_of(client, commands)
+        base, size, (epoch, floor, unkept) = all_of(client, commands)
         self._base = None if base is None else int(base)  # id of the newest message that is not stored
         self._top = int(base or 0) + size  # and of the newest that is
         self._epoch = str(epoch or b"", "ascii")
+        given = min(int(floor or 0), int(unkept or floor or 0))  # as in restore.lua
+        self._unsure = given if base is None else min(given, int(base))  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
         """Put back what joins on to what is there, and count what does not."""
@@ -135,45 +137,50 @@ class _Channel:
         for slice_ in slices:
             by_epoch[slice_.epoch].append(slice_)
         newest = {epoch: max(slice_.kept_ms for slice_ in of_epoch) for epoch, of_epoch in by_epoch.items()}
-        begin = self._base is None
-        for epoch in sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True):
-            self._join(_rows(by_epoch[epoch]), known=epoch == self._epoch != "", begin=begin)
+        epochs = sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True)
+        rows = [_rows(by_epoch[epoch]) for epoch in epochs]
+        firsts = [next(of_epoch) for of_epoch in rows]
+        # What was sent after the newest of that epoch may have been given later ids: a version that notes no epoch ran.
+        begin = self._base is None and max(firsts, key=_sent_ms) == firsts[0]
+        for epoch, first, of_epoch in zip(epochs, firsts, rows, strict=True):
+            self._join(first, of_epoch, known=epoch == self._epoch != "", begin=begin)
             begin = False
 
-    def _join(self, rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
+    def _join(self, newest: tuple[int, bytes], rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
         """Put back messages of one epoch.
 
         Args:
-            rows: ids and entries, newest first.
+            newest: id and entry of the newest.
+            rows: those of the others, newest first.
             known: the channel's ids are of that epoch; otherwise they join on only where one of them is stored.
             begin: the channel is gone, and may begin with the newest of them.
         """
-        newest = next(rows)
         begin = begin and self._is_wanted(newest[1])
-        joins, follows = True, 0
-        top = newest[0] if begin else self._top
-        for last, block in self._blocks(chain([newest], rows), top, GAP if known and self._base is None else OTHER):
+        joins, follows, foreign = True, 0, not known
+        ids = range(self._unsure + 1 if foreign else 1, (newest[0] if begin else self._top) + 1)
+        for last, block in self._blocks(chain([newest], rows), ids):
             vouched = known or begin or last > (self._base or 0) or last == follows
             reason = self._reason(last, begin=begin, known=known)
-            joins = joins and vouched and self._write(last, block, begin=begin, follows=follows)
+            joins = joins and vouched and self._write(last, block, begin=begin, foreign=foreign, follows=follows)
             if joins:
                 follows = self._count(last, len(block))
                 known, begin = known or begin, False
             else:
                 self._leave(len(block), reason)
 
-    def _blocks(self, rows: Iterable[tuple[int, bytes]], top: int, reason: str) -> Iterator[tuple[int, list[bytes]]]:
+    def _blocks(self, rows: Iterable[tuple[int, bytes]], ids: range) -> Iterator[tuple[int, list[bytes]]]:
         """Yield what one call takes: the id of its last message, and entries of ids without a gap, oldest first.
 
-        Messages above `top` are left for that reason.
+        Messages with other ids than `ids` are left.
         """
+        above = GIVEN if self._base is None else OTHER
         block: list[bytes] = []
         last = size = 0
         for message_id, entry in rows:
             if not self._is_wanted(entry):
                 continue
-            if message_id > top:
-                self._leave(1, reason)
+            if message_id not in ids:
+                self._leave(1, above if message_id >= ids.stop else OTHER)
                 continue
             if block and (message_id != last - len(block) or len(block) == TOGETHER or size + len(entry) > LARGEST):
                 yield last, block[::-1]
@@ -185,12 +192,13 @@ class _Channel:
         if block:
             yield last, block[::-1]
 
-    def _write(self, last: int, block: list[bytes], *, begin: bool, follows: int) -> bool:
+    def _write(self, last: int, block: list[bytes], *, begin: bool, foreign: bool, follows: int) -> bool:
         """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
         if self._dry_run and last == follows == self._base:
             return True  # it would join on to the block before, which is not there
         try:
-            (joins,) = RESTORE(self._client, self._keys, (self._name, last, int(begin), int(self._dry_run), *block))
+            modes = int(begin), int(foreign), int(self._dry_run)
+            (joins,) = RESTORE(self._client, self._keys, (self._name, last, *modes, *block))
         except OutOfMemoryError as error:
             raise full() from error
         return bool(joins)
@@ -239,6 +247,10 @@ def _rows(slices: list[Slice]) -> Iterator[tuple[int, bytes]]:
         for message_id, entry in enumerate(entries, slice_.last - len(entries) + 1):
             ahead[message_id] = max(entry, ahead.get(message_id, entry), key=sent_ms_of)
     yield from sorted(ahead.items(), reverse=True)
+
+
+def _sent_ms(row: tuple[int, bytes]) -> int:
+    return sent_ms_of(row[1])
 
 
 def _day(day: str) -> date:

@@ -320,6 +320,42 @@ def test_what_was_kept_before_redis_was_emptied_comes_back_only_where_no_channel
     assert (tea.messages, tea.stored, tea.left) == (0, 3, 0)
 
 
+def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_were_given_since(archived: Lab, folder: Path) -> None:
+    """The channel that is gone had them, and nothing kept what they meant."""
+    archived.send_all("lobby", 5)
+    forget(archived, "lobby")
+    archived.redis.flushdb()
+    archived.check("bob", "lobby")
+    archived.chat.leave_channel("bob", "lobby")
+    archived.send_all("lobby", 2, start=100)
+    forget(unkept(archived), "lobby")
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.first, restored.last, restored.left) == (3, 5, 2)
+        assert restored.reason == "their ids mean other messages here"
+    assert history(archived, "lobby") == ["m3", "m4", "m5"]
+    (again,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (again.messages, again.stored, again.left) == (0, 3, 2)
+
+
+@pytest.mark.parametrize("of", ["the version before", "another history"])
+def test_a_channel_does_not_begin_below_messages_that_were_sent_later(archived: Lab, folder: Path, of: str) -> None:
+    """A worker of the version before, which notes no epoch, cleaned beside the new ones: it kept the ids above."""
+    archived.send_all("lobby", 3)
+    forget(archived, "lobby")
+    archived.send_all("lobby", 3, start=4)
+    if of == "the version before":
+        lines_of(archived, "lobby", folder, 3)
+    else:
+        Folder(folder).keep(0, {"lobby": archived.chat.read_history("lobby")}, epoch="0" * 12)
+    archived.redis.delete(*(archived.key("lobby", name) for name in ("log:", "updated", "sizes", "heads", "trimmed")))
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.left) == (0, 6)
+        assert restored.reason == "later ids of the channel are not in the archive"
+        assert not archived.traces("lobby")
+
+
 def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
     archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,7 +462,7 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
     sizes = []
 
     def weighed(client: Any, its_keys: Any, args: Any) -> Any:
-        sizes.append(sum(len(entry) for entry in args[4:]))
+        sizes.append(sum(len(entry) for entry in args[5:]))
         return RESTORE(client, its_keys, args)
 
     monkeypatch.setattr(_restore, "RESTORE", weighed)
