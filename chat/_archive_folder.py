@@ -11,6 +11,7 @@ from contextlib import closing
 from hashlib import blake2b
 from socket import gethostname
 from stat import S_ISREG
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from chat._errors import ChatError, InvalidArgumentError
@@ -61,8 +62,7 @@ class Folder:
     ) -> dict[str, Exception]:
         """Keep messages, of all channels or, where that fails, of none."""
         now = time.time()
-        host = re.sub(r"[^A-Za-z0-9.-]", "_", gethostname())
-        path = self.path / f"{time.strftime('%Y-%m', time.gmtime(now))}-{host}.sqlite3"
+        path = self._file(now)
         rows: list[tuple[Any, ...]] = []
         failed: dict[str, Exception] = {}
         for channel, of_channel in messages.items():
@@ -82,6 +82,33 @@ class Folder:
         except sqlite3.Error as error:
             return dict.fromkeys(messages, OSError(f"{path}: {error}"))
         return failed
+
+    def try_to_write(self) -> None:
+        """Make the folder, write a file there that nobody sees, and begin to write into the one of this month, if any.
+
+        Raises:
+            OSError: one of these cannot be written.
+            InvalidArgumentError: the file is no archive.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.path) as file:
+            file.write(b"x")
+        path = self._file(time.time())
+        if not os.path.lexists(path):
+            return
+        try:
+            with closing(connect(path, "rw")) as db:
+                _begin(db, path)  # which a file that can only be read allows as well
+                db.execute("INSERT INTO handover DEFAULT VALUES")
+                db.execute("ROLLBACK")
+        except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:  # then a sweep is writing
+                message = f"{path}: {error}; it and its journal must belong to the user of the worker"
+                raise OSError(message) from error
+
+    def _file(self, now: float) -> Path:
+        host = re.sub(r"[^A-Za-z0-9.-]", "_", gethostname())
+        return self.path / f"{time.strftime('%Y-%m', time.gmtime(now))}-{host}.sqlite3"
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -115,6 +142,9 @@ def _begin(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     if not path.stat().st_size:
         path.chmod(0o600)  # of a new file, before its journal is made alike
+        if os.geteuid() == 0:  # the workers, which have the folder, are to write into it too
+            folder = path.parent.stat()
+            os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
     db.execute("BEGIN IMMEDIATE")
     if not has_form(db, path):
         make_form(db)
