@@ -7,12 +7,14 @@ import json
 import os
 import random
 import re
+import resource
 import sqlite3
 import struct
 import subprocess
 import sys
 import zlib
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +23,7 @@ from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import clean_environment, run
 
-from chat import ChatFullError, InvalidArgumentError, _restore
+from chat import ChatFullError, InvalidArgumentError, _archive_folder, _restore
 from chat._archive_folder import Folder
 from chat._messages import Message, time_of
 from chat._restore import restore
@@ -31,8 +33,6 @@ from chat.connection import connect, nodes
 from chat.stats import read_stats
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from servers import Server
 
     from chat.connection import Client
@@ -560,6 +560,28 @@ def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, 
         restore(archived.redis, folder, settings=archived.settings)
     assert history(archived, "lobby") == ["m4", "m5", "m6"]
     assert {key for key in keys(archived.redis) if b":log:" in key} == {archived.key("lobby", "log:").encode()}
+
+
+@pytest.mark.one_server
+def test_more_files_than_a_process_may_open_are_read(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod has a host name of its own, and each host a file."""
+    archived.send_all("lobby", 150)
+    sent = archived.chat.read_history("lobby", limit=None)
+    for message in sent:
+        monkeypatch.setattr(_archive_folder, "gethostname", lambda message=message: f"pod-{message.id}")
+        assert not Folder(folder).keep(0, {"lobby": (message,)}, epoch="0" * 12)
+    archived.redis.flushdb()
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 130, allowed[1]))
+    try:
+        (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert (restored.first, restored.last, restored.left) == (1, 150, 0)
+    assert archived.chat.read_history("lobby", limit=None) == sent
 
 
 def super_journal(path: Path, victim: Path) -> bytes:
