@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
+from functools import partial
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from redis.exceptions import OutOfMemoryError
@@ -33,6 +34,8 @@ __all__ = ["Restored", "restore"]
 TOGETHER, LARGEST = 100, 1_000_000  # messages, and bytes or one message, that one call puts back
 GAP = "the ids between are not in the archive"
 GIVEN = "later ids of the channel are not in the archive"
+ASKED = "later ids of the channel were not asked for"
+UNSURE = "only a run tells whether they join on to what would come back"
 OTHER = "their ids mean other messages here"
 CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 
@@ -143,7 +146,10 @@ class _Channel:
         # What was sent after the newest of that epoch may have been given later ids: a version that notes no epoch ran.
         begin = self._base is None and max(firsts, key=_sent_ms) == firsts[0]
         for epoch, first, of_epoch in zip(epochs, firsts, rows, strict=True):
-            self._join(first, of_epoch, known=epoch == self._epoch != "", begin=begin)
+            if self._dry_run and self.restored.messages:
+                self._leave(sum(self._is_wanted(entry) for _, entry in chain([first], of_epoch)), UNSURE)
+            else:
+                self._join(first, of_epoch, known=epoch == self._epoch != "", begin=begin)
             begin = False
 
     def _join(self, newest: tuple[int, bytes], rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
@@ -155,25 +161,50 @@ class _Channel:
             known: the channel's ids are of that epoch; otherwise they join on only where one of them is stored.
             begin: the channel is gone, and may begin with the newest of them.
         """
+        above = OTHER if self._base is not None else ASKED if begin else GIVEN
         begin = begin and self._is_wanted(newest[1])
         joins, follows, foreign = True, 0, not known
         ids = range(self._unsure + 1 if foreign else 1, (newest[0] if begin else self._top) + 1)
-        for last, block in self._blocks(chain([newest], rows), ids):
+        for last_id, block in self._blocks(chain([newest], rows), ids, above):
+            last = last_id
             vouched = known or begin or last > (self._base or 0) or last == follows
             reason = self._reason(last, begin=begin, known=known)
-            joins = joins and vouched and self._write(last, block, begin=begin, foreign=foreign, follows=follows)
-            if joins:
+            write = partial(self._write, begin=begin, foreign=foreign, follows=follows)
+            stored = joins and vouched and write(last, block)
+            if joins and not stored and not foreign and self._base is not None and last > self._base:
+                given_again = len(block) - self._same(last, block)
+                self._leave(given_again, OTHER)
+                last -= given_again
+                del block[len(block) - given_again :]
+                stored = bool(block) and write(last, block)
+                joins = stored or last > self._base
+            else:
+                joins = stored
+            if stored:
                 follows = self._count(last, len(block))
                 known, begin = known or begin, False
             else:
                 self._leave(len(block), reason)
 
-    def _blocks(self, rows: Iterable[tuple[int, bytes]], ids: range) -> Iterator[tuple[int, list[bytes]]]:
+    def _same(self, last: int, block: list[bytes]) -> int:
+        """Return how many of the messages, all of this epoch, there are up to the newest that is the same here.
+
+        After a snapshot came back, the server gave the ids from then on again. Up to the last message that is the same
+        in both histories, all are; where none that is stored is, nothing tells.
+        """
+        base, log = self._base or 0, self._keys[0]
+        below = max(base - last + len(block), 0)  # so many are not stored
+        start = last - len(block) + below - base
+        (stored,) = all_of(self._client, [Command(log, ("LRANGE", log, start, last - base - 1))])
+        pairs = zip(block[below:], stored, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return below + same if same else 0
+
+    def _blocks(self, rows: Iterable[tuple[int, bytes]], ids: range, above: str) -> Iterator[tuple[int, list[bytes]]]:
         """Yield what one call takes: the id of its last message, and entries of ids without a gap, oldest first.
 
-        Messages with other ids than `ids` are left.
+        Messages with other ids than `ids` are left, those above for that reason.
         """
-        above = GIVEN if self._base is None else OTHER
         block: list[bytes] = []
         last = size = 0
         for message_id, entry in rows:

@@ -257,6 +257,7 @@ def test_without_the_newest_day_a_channel_that_is_gone_stays_gone(archived: Lab,
         assert not Folder(folder).keep(0, {"lobby": (Message(number, sent_at, f"m{number}"),)}, epoch="0" * 12)
     (restored,) = restore(archived.redis, folder, days=["2001-09-09"], settings=archived.settings)
     assert (restored.messages, restored.left) == (0, 2)
+    assert restored.reason == "later ids of the channel were not asked for"
     assert not archived.traces("lobby")
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.first, restored.last) == (1, 4)
@@ -354,6 +355,58 @@ def test_a_channel_does_not_begin_below_messages_that_were_sent_later(archived: 
         assert (restored.messages, restored.left) == (0, 6)
         assert restored.reason == "later ids of the channel are not in the archive"
         assert not archived.traces("lobby")
+
+
+@pytest.mark.parametrize("more", [1, 150])
+def test_after_a_snapshot_came_back_what_both_histories_have_joins_on(archived: Lab, folder: Path, more: int) -> None:
+    archived.check("bob", "lobby")
+    archived.send_all("lobby", 10)
+    clean_backlog(archived.redis, settings=archived.settings)
+    snapshot = {key: node.dump(key) for node in nodes(archived.redis) for key in node.keys("chat:*")}
+    archived.send_all("lobby", 9 + more, start=11)
+    clean_backlog(archived.redis, settings=archived.settings)
+    for node in nodes(archived.redis):
+        node.flushall()
+    for key, value in snapshot.items():
+        archived.redis.restore(key, 0, value)
+    again = [archived.send("lobby", f"again {number}").body for number in range(more)]
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.first, restored.last, restored.stored, restored.left) == (1, 7, 3, 6 + more)
+        assert restored.reason == "their ids mean other messages here"
+    assert history(archived, "lobby") == [f"m{number}" for number in range(1, 11)] + again
+
+
+def test_after_a_snapshot_came_back_nothing_joins_on_below_messages_that_are_others(
+    archived: Lab, folder: Path
+) -> None:
+    """Ids that went without an archive since mean others too, and nothing tells which did."""
+    archived.check("bob", "lobby")
+    archived.send_all("lobby", 4)
+    snapshot = {key: node.dump(key) for node in nodes(archived.redis) for key in node.keys("chat:*")}
+    archived.send_all("lobby", 9, start=5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    for node in nodes(archived.redis):
+        node.flushall()
+    for key, value in snapshot.items():
+        archived.redis.restore(key, 0, value)
+    again = [archived.send("lobby", f"again {number}").body for number in range(5)]
+    clean_backlog(archived.redis, backlog=2, settings=unkept(archived).settings)
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.stored, restored.left) == (0, 0, 10)
+    assert history(archived, "lobby") == again[-2:]
+
+
+def test_a_dry_run_says_what_it_cannot_know_of_several_histories(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 4)
+    lines_of(archived, "lobby", folder, 3)
+    forget(archived, "lobby")
+    (dry,) = restore(archived.redis, folder, dry_run=True, settings=archived.settings)
+    assert (dry.messages, dry.left) == (4, 3)
+    assert dry.reason == "only a run tells whether they join on to what would come back"
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.stored, restored.left) == (4, 3, 0)
 
 
 def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
