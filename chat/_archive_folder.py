@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
 import zlib
 from contextlib import closing
+from hashlib import blake2b
 from socket import gethostname
+from stat import S_ISREG
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from chat._errors import ChatError, InvalidArgumentError
 from chat._keys import encode_text
-from chat._messages import encode_entry, sent_ms_of
+from chat._messages import encode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,19 +24,21 @@ if TYPE_CHECKING:
 
     from chat._messages import Message
 
-__all__ = ["INSERT", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
+__all__ = ["INSERT", "SLICE", "Folder", "connect", "damaged", "has_form", "make_form", "rows_of"]
 
 # A hand-over is one transaction. A slice is what it has of one channel, about 1 MB at most: log entries as in Redis,
-# one a line, compressed, with ids `first` to `last`. A repeated hand-over of the same messages replaces the slice.
+# one a line, compressed, with ids `first` to `last`. A hand-over that is repeated replaces its slices: `digest`, of the
+# epoch and the lines, tells them from other messages that were given the same ids, as after a failover.
 FORM = (
     "CREATE TABLE handover (number INTEGER PRIMARY KEY, run TEXT, epoch TEXT, kept_ms INTEGER)",
-    "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, first_ms INTEGER, entries BLOB, handover INTEGER)",
-    "CREATE UNIQUE INDEX slice_ids ON slice (channel, last, first, first_ms)",
+    "CREATE TABLE slice (channel BLOB, last INTEGER, first INTEGER, digest BLOB, entries BLOB, handover INTEGER)",
+    "CREATE UNIQUE INDEX slice_ids ON slice (channel, last, digest)",
     "CREATE INDEX slice_handover ON slice (handover)",
     "CREATE INDEX handover_run ON handover (run)",
 )
 INSERT = "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?, ?)"
 VERSION = 1  # of FORM, as SQLite's `user_version`
+SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names another one, as no writer of ours does
 SLICE = 1_000_000  # bytes of a slice, or one message
 PATIENCE = 10.0  # seconds to wait for another writer, less than the lease of a sweep
 
@@ -56,13 +62,12 @@ class Folder:
     ) -> dict[str, Exception]:
         """Keep messages, of all channels or, where that fails, of none."""
         now = time.time()
-        host = re.sub(r"[^A-Za-z0-9.-]", "_", gethostname())
-        path = self.path / f"{time.strftime('%Y-%m', time.gmtime(now))}-{host}.sqlite3"
+        path = self._file(now)
         rows: list[tuple[Any, ...]] = []
         failed: dict[str, Exception] = {}
         for channel, of_channel in messages.items():
             try:
-                rows += rows_of(channel, of_channel)
+                rows += rows_of(channel, of_channel, epoch)
             except ValueError as error:  # something else wrote a message that no check could return
                 failed[channel] = error
         try:
@@ -78,11 +83,57 @@ class Folder:
             return dict.fromkeys(messages, OSError(f"{path}: {error}"))
         return failed
 
+    def try_to_write(self) -> None:
+        """Make the folder, write a file there that nobody sees, and begin to write into the one of this month, if any.
+
+        Raises:
+            OSError: one of these cannot be written.
+            InvalidArgumentError: the file is no archive.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.path) as file:
+            file.write(b"x")
+        path = self._file(time.time())
+        if not os.path.lexists(path):
+            return
+        try:
+            with closing(connect(path, "rw")) as db:
+                _begin(db, path)  # which a file that can only be read allows as well
+                db.execute("INSERT INTO handover DEFAULT VALUES")
+                db.execute("ROLLBACK")
+        except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:  # then a sweep is writing
+                message = f"{path}: {error}; it and its journal must belong to the user of the worker"
+                raise OSError(message) from error
+
+    def _file(self, now: float) -> Path:
+        host = re.sub(r"[^A-Za-z0-9.-]", "_", gethostname())
+        return self.path / f"{time.strftime('%Y-%m', time.gmtime(now))}-{host}.sqlite3"
+
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a file; `mode` is SQLite's: ``ro``, ``rw``, or ``rwc`` to make it."""
+    """Open a file; `mode` is SQLite's: ``ro``, ``rw``, or ``rwc`` to make it.
+
+    Raises:
+        InvalidArgumentError: SQLite would write to, or delete, a file elsewhere.
+    """
+    for beside in ("", "-journal", "-wal", "-shm"):
+        file = path.with_name(path.name + beside)
+        if os.path.lexists(file) and not S_ISREG(file.lstat().st_mode):
+            raise damaged(path, f"{file.name} is no regular file: copy it")
+        if beside == "-journal" and _ends_with(file, SUPER_JOURNAL):
+            raise damaged(path, f"{file.name} names another file, which reading would delete: read a copy without it")
     address = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+
+
+def _ends_with(file: Path, end: bytes) -> bool:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-min(len(end), opened.seek(0, os.SEEK_END)), os.SEEK_END)
+            return opened.read() == end
+    except FileNotFoundError:
+        return False
 
 
 def _begin(db: sqlite3.Connection, path: Path) -> None:
@@ -91,6 +142,9 @@ def _begin(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     if not path.stat().st_size:
         path.chmod(0o600)  # of a new file, before its journal is made alike
+        if os.geteuid() == 0:  # the workers, which have the folder, are to write into it too
+            folder = path.parent.stat()
+            os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
     db.execute("BEGIN IMMEDIATE")
     if not has_form(db, path):
         make_form(db)
@@ -115,7 +169,7 @@ def has_form(db: sqlite3.Connection, path: Path) -> bool:
     return bool(found)
 
 
-def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ...]]:
+def rows_of(channel: str, messages: Iterable[Message], epoch: str) -> Iterator[tuple[Any, ...]]:
     """Yield what `INSERT` takes for the slices of a channel, but for their hand-over.
 
     Raises:
@@ -126,16 +180,17 @@ def rows_of(channel: str, messages: Iterable[Message]) -> Iterator[tuple[Any, ..
     for message in messages:
         entry = encode_entry(message)
         if entries and size + len(entry) > SLICE:
-            yield _row(channel, last, entries)
+            yield _row(channel, last, entries, epoch)
             entries, size = [], 0
         entries.append(entry)
         last, size = message.id, size + len(entry)
-    yield _row(channel, last, entries)
+    yield _row(channel, last, entries, epoch)
 
 
-def _row(channel: str, last: int, entries: list[bytes]) -> tuple[Any, ...]:
-    first = last - len(entries) + 1
-    return encode_text(channel), last, first, sent_ms_of(entries[0]), zlib.compress(b"\n".join(entries))
+def _row(channel: str, last: int, entries: list[bytes], epoch: str) -> tuple[Any, ...]:
+    first, text = last - len(entries) + 1, b"\n".join(entries)
+    digest = blake2b(epoch.encode() + b"\n" + text, digest_size=16).digest()
+    return encode_text(channel), last, first, digest, zlib.compress(text)
 
 
 def damaged(path: Path, reason: object) -> InvalidArgumentError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
+from functools import partial
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from redis.exceptions import OutOfMemoryError
@@ -33,6 +34,8 @@ __all__ = ["Restored", "restore"]
 TOGETHER, LARGEST = 100, 1_000_000  # messages, and bytes or one message, that one call puts back
 GAP = "the ids between are not in the archive"
 GIVEN = "later ids of the channel are not in the archive"
+ASKED = "later ids of the channel were not asked for"
+UNSURE = "only a run tells whether they join on to what would come back"
 OTHER = "their ids mean other messages here"
 CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 
@@ -122,12 +125,14 @@ class _Channel:
         commands = [
             Command(trimmed, ("HGET", trimmed, name)),
             Command(log, ("LLEN", log)),
-            Command(meta, ("HGET", meta, "epoch")),
+            Command(meta, ("HMGET", meta, "epoch", "floor", "unkept")),
         ]
-        base, size, epoch = all_of(client, commands)
+        base, size, (epoch, floor, unkept) = all_of(client, commands)
         self._base = None if base is None else int(base)  # id of the newest message that is not stored
         self._top = int(base or 0) + size  # and of the newest that is
         self._epoch = str(epoch or b"", "ascii")
+        given = min(int(floor or 0), int(unkept or floor or 0))  # as in restore.lua
+        self._unsure = given if base is None else min(given, int(base))  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
         """Put back what joins on to what is there, and count what does not."""
@@ -135,45 +140,78 @@ class _Channel:
         for slice_ in slices:
             by_epoch[slice_.epoch].append(slice_)
         newest = {epoch: max(slice_.kept_ms for slice_ in of_epoch) for epoch, of_epoch in by_epoch.items()}
-        begin = self._base is None
-        for epoch in sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True):
-            self._join(_rows(by_epoch[epoch]), known=epoch == self._epoch != "", begin=begin)
+        epochs = sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True)
+        rows = [_rows(by_epoch[epoch]) for epoch in epochs]
+        firsts = [next(of_epoch) for of_epoch in rows]
+        # What was sent after the newest of that epoch may have been given later ids: a version that notes no epoch ran.
+        begin = self._base is None and max(firsts, key=_sent_ms) == firsts[0]
+        for epoch, first, of_epoch in zip(epochs, firsts, rows, strict=True):
+            if self._dry_run and self.restored.messages:
+                self._leave(sum(self._is_wanted(entry) for _, entry in chain([first], of_epoch)), UNSURE)
+            else:
+                self._join(first, of_epoch, known=epoch == self._epoch != "", begin=begin)
             begin = False
 
-    def _join(self, rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
+    def _join(self, newest: tuple[int, bytes], rows: Iterator[tuple[int, bytes]], *, known: bool, begin: bool) -> None:
         """Put back messages of one epoch.
 
         Args:
-            rows: ids and entries, newest first.
+            newest: id and entry of the newest.
+            rows: those of the others, newest first.
             known: the channel's ids are of that epoch; otherwise they join on only where one of them is stored.
             begin: the channel is gone, and may begin with the newest of them.
         """
-        newest = next(rows)
+        above = OTHER if self._base is not None else ASKED if begin else GIVEN
         begin = begin and self._is_wanted(newest[1])
-        joins, follows = True, 0
-        top = newest[0] if begin else self._top
-        for last, block in self._blocks(chain([newest], rows), top, GAP if known and self._base is None else OTHER):
+        joins, follows, foreign = True, 0, not known
+        ids = range(self._unsure + 1 if foreign else 1, (newest[0] if begin else self._top) + 1)
+        for last_id, block in self._blocks(chain([newest], rows), ids, above):
+            last = last_id
             vouched = known or begin or last > (self._base or 0) or last == follows
             reason = self._reason(last, begin=begin, known=known)
-            joins = joins and vouched and self._write(last, block, begin=begin, follows=follows)
-            if joins:
+            write = partial(self._write, begin=begin, foreign=foreign, follows=follows)
+            stored = joins and vouched and write(last, block)
+            if joins and not stored and not foreign and self._base is not None and last > self._base:
+                given_again = len(block) - self._same(last, block)
+                self._leave(given_again, OTHER)
+                last -= given_again
+                del block[len(block) - given_again :]
+                stored = bool(block) and write(last, block)
+                joins = stored or last > self._base
+            else:
+                joins = stored
+            if stored:
                 follows = self._count(last, len(block))
                 known, begin = known or begin, False
             else:
                 self._leave(len(block), reason)
 
-    def _blocks(self, rows: Iterable[tuple[int, bytes]], top: int, reason: str) -> Iterator[tuple[int, list[bytes]]]:
+    def _same(self, last: int, block: list[bytes]) -> int:
+        """Return how many of the messages, all of this epoch, there are up to the newest that is the same here.
+
+        After a snapshot came back, the server gave the ids from then on again. Up to the last message that is the same
+        in both histories, all are; where none that is stored is, nothing tells.
+        """
+        base, log = self._base or 0, self._keys[0]
+        below = max(base - last + len(block), 0)  # so many are not stored
+        start = last - len(block) + below - base
+        (stored,) = all_of(self._client, [Command(log, ("LRANGE", log, start, last - base - 1))])
+        pairs = zip(block[below:], stored, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return below + same if same else 0
+
+    def _blocks(self, rows: Iterable[tuple[int, bytes]], ids: range, above: str) -> Iterator[tuple[int, list[bytes]]]:
         """Yield what one call takes: the id of its last message, and entries of ids without a gap, oldest first.
 
-        Messages above `top` are left for that reason.
+        Messages with other ids than `ids` are left, those above for that reason.
         """
         block: list[bytes] = []
         last = size = 0
         for message_id, entry in rows:
             if not self._is_wanted(entry):
                 continue
-            if message_id > top:
-                self._leave(1, reason)
+            if message_id not in ids:
+                self._leave(1, above if message_id >= ids.stop else OTHER)
                 continue
             if block and (message_id != last - len(block) or len(block) == TOGETHER or size + len(entry) > LARGEST):
                 yield last, block[::-1]
@@ -185,12 +223,13 @@ class _Channel:
         if block:
             yield last, block[::-1]
 
-    def _write(self, last: int, block: list[bytes], *, begin: bool, follows: int) -> bool:
+    def _write(self, last: int, block: list[bytes], *, begin: bool, foreign: bool, follows: int) -> bool:
         """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
         if self._dry_run and last == follows == self._base:
             return True  # it would join on to the block before, which is not there
         try:
-            (joins,) = RESTORE(self._client, self._keys, (self._name, last, int(begin), int(self._dry_run), *block))
+            modes = int(begin), int(foreign), int(self._dry_run)
+            (joins,) = RESTORE(self._client, self._keys, (self._name, last, *modes, *block))
         except OutOfMemoryError as error:
             raise full() from error
         return bool(joins)
@@ -239,6 +278,10 @@ def _rows(slices: list[Slice]) -> Iterator[tuple[int, bytes]]:
         for message_id, entry in enumerate(entries, slice_.last - len(entries) + 1):
             ahead[message_id] = max(entry, ahead.get(message_id, entry), key=sent_ms_of)
     yield from sorted(ahead.items(), reverse=True)
+
+
+def _sent_ms(row: tuple[int, bytes]) -> int:
+    return sent_ms_of(row[1])
 
 
 def _day(day: str) -> date:

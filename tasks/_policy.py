@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from celery.signals import beat_init, celeryd_after_setup, celeryd_init, worker_
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from chat import Settings, SettingsError
-from chat._archive import archive_at, hook_at
+from chat import InvalidArgumentError, Settings, SettingsError
+from chat._archive import Folder, archive_at, hook_at
 from chat.connection import nodes
 from chat.settings import unknown_names
 from tasks.cleaning import chat_redis
@@ -39,16 +38,14 @@ def try_destinations(**_: Any) -> None:
 
 
 def write_into(folder: Path) -> None:
-    """Make a folder as the archive does, and write a file there that nobody sees.
+    """Make a folder as the archive does, and try to write there.
 
     Raises:
         SettingsError: it cannot be written.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-    except OSError as error:
+        Folder(folder).try_to_write()
+    except (OSError, InvalidArgumentError) as error:
         message = f"CHAT_ARCHIVE is {str(folder)!r}, must be a folder that can be written here: {error}"
         raise SettingsError(message) from error
 

@@ -214,7 +214,7 @@ def test_what_a_killed_writer_left_behind_is_undone(
         "db.executescript('PRAGMA journal_mode=TRUNCATE; PRAGMA cache_size=1; BEGIN IMMEDIATE')\n"
         "db.execute('DELETE FROM slice')\n"
         "for number in range(1000):\n"
-        "    db.execute('INSERT INTO slice VALUES (?, ?, 1, 1, ?, 1)', (b'torn', number, os.urandom(2000)))\n"
+        "    db.execute('INSERT INTO slice VALUES (?, ?, 1, ?, ?, 1)', (b'torn', number, b'', os.urandom(2000)))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert run("-c", program, str(folder)).returncode == -signal.SIGKILL
@@ -256,6 +256,17 @@ def test_a_hand_over_of_large_messages_is_kept_in_several_slices(tmp_path: Path)
         parts = archive.slices(b"lobby")
     assert [(part.last, len(part.entries())) for part in parts] == [(5, 1), (4, 2), (2, 2)]
     assert [row[1] for row in kept(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_messages_that_were_given_the_ids_of_archived_ones_are_kept_beside_them(tmp_path: Path) -> None:
+    """A server fell back to a copy without the newest messages, and gave their ids again; the first had been there."""
+    first = Message(1, time_of(10**12), "first")
+    lost, again = (Message(2, time_of(10**12 + 1), body) for body in ("acknowledged", "of the other life"))
+    for epoch, second in (("a", lost), ("a", again), ("b", again), ("b", again)):
+        assert not Folder(tmp_path).keep(0, {"lobby": (first, second)}, epoch=epoch)
+    assert sorted(row[1:] for row in kept(tmp_path)) == [(1, "first")] * 3 + [
+        (2, "acknowledged"), (2, "of the other life"), (2, "of the other life"),
+    ]  # fmt: skip
 
 
 def test_only_its_owner_may_read_the_archive(tmp_path: Path) -> None:

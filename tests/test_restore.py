@@ -7,11 +7,14 @@ import json
 import os
 import random
 import re
+import resource
 import sqlite3
+import struct
 import subprocess
 import sys
 import zlib
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +23,7 @@ from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import clean_environment, run
 
-from chat import ChatFullError, InvalidArgumentError, _restore
+from chat import ChatFullError, InvalidArgumentError, _archive_folder, _restore
 from chat._archive_folder import Folder
 from chat._messages import Message, time_of
 from chat._restore import restore
@@ -30,8 +33,6 @@ from chat.connection import connect, nodes
 from chat.stats import read_stats
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from servers import Server
 
     from chat.connection import Client
@@ -256,6 +257,7 @@ def test_without_the_newest_day_a_channel_that_is_gone_stays_gone(archived: Lab,
         assert not Folder(folder).keep(0, {"lobby": (Message(number, sent_at, f"m{number}"),)}, epoch="0" * 12)
     (restored,) = restore(archived.redis, folder, days=["2001-09-09"], settings=archived.settings)
     assert (restored.messages, restored.left) == (0, 2)
+    assert restored.reason == "later ids of the channel were not asked for"
     assert not archived.traces("lobby")
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.first, restored.last) == (1, 4)
@@ -317,6 +319,94 @@ def test_what_was_kept_before_redis_was_emptied_comes_back_only_where_no_channel
     assert archived.send("tea", "m4").id == 4
     _, tea = restore(archived.redis, folder, settings=archived.settings)
     assert (tea.messages, tea.stored, tea.left) == (0, 3, 0)
+
+
+def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_were_given_since(archived: Lab, folder: Path) -> None:
+    """The channel that is gone had them, and nothing kept what they meant."""
+    archived.send_all("lobby", 5)
+    forget(archived, "lobby")
+    archived.redis.flushdb()
+    archived.check("bob", "lobby")
+    archived.chat.leave_channel("bob", "lobby")
+    archived.send_all("lobby", 2, start=100)
+    forget(unkept(archived), "lobby")
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.first, restored.last, restored.left) == (3, 5, 2)
+        assert restored.reason == "their ids mean other messages here"
+    assert history(archived, "lobby") == ["m3", "m4", "m5"]
+    (again,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (again.messages, again.stored, again.left) == (0, 3, 2)
+
+
+@pytest.mark.parametrize("of", ["the version before", "another history"])
+def test_a_channel_does_not_begin_below_messages_that_were_sent_later(archived: Lab, folder: Path, of: str) -> None:
+    """A worker of the version before, which notes no epoch, cleaned beside the new ones: it kept the ids above."""
+    archived.send_all("lobby", 3)
+    forget(archived, "lobby")
+    archived.send_all("lobby", 3, start=4)
+    if of == "the version before":
+        lines_of(archived, "lobby", folder, 3)
+    else:
+        Folder(folder).keep(0, {"lobby": archived.chat.read_history("lobby")}, epoch="0" * 12)
+    archived.redis.delete(*(archived.key("lobby", name) for name in ("log:", "updated", "sizes", "heads", "trimmed")))
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.left) == (0, 6)
+        assert restored.reason == "later ids of the channel are not in the archive"
+        assert not archived.traces("lobby")
+
+
+@pytest.mark.parametrize("more", [1, 150])
+def test_after_a_snapshot_came_back_what_both_histories_have_joins_on(archived: Lab, folder: Path, more: int) -> None:
+    archived.check("bob", "lobby")
+    archived.send_all("lobby", 10)
+    clean_backlog(archived.redis, settings=archived.settings)
+    snapshot = {key: node.dump(key) for node in nodes(archived.redis) for key in node.keys("chat:*")}
+    archived.send_all("lobby", 9 + more, start=11)
+    clean_backlog(archived.redis, settings=archived.settings)
+    for node in nodes(archived.redis):
+        node.flushall()
+    for key, value in snapshot.items():
+        archived.redis.restore(key, 0, value)
+    again = [archived.send("lobby", f"again {number}").body for number in range(more)]
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.first, restored.last, restored.stored, restored.left) == (1, 7, 3, 6 + more)
+        assert restored.reason == "their ids mean other messages here"
+    assert history(archived, "lobby") == [f"m{number}" for number in range(1, 11)] + again
+
+
+def test_after_a_snapshot_came_back_nothing_joins_on_below_messages_that_are_others(
+    archived: Lab, folder: Path
+) -> None:
+    """Ids that went without an archive since mean others too, and nothing tells which did."""
+    archived.check("bob", "lobby")
+    archived.send_all("lobby", 4)
+    snapshot = {key: node.dump(key) for node in nodes(archived.redis) for key in node.keys("chat:*")}
+    archived.send_all("lobby", 9, start=5)
+    clean_backlog(archived.redis, settings=archived.settings)
+    for node in nodes(archived.redis):
+        node.flushall()
+    for key, value in snapshot.items():
+        archived.redis.restore(key, 0, value)
+    again = [archived.send("lobby", f"again {number}").body for number in range(5)]
+    clean_backlog(archived.redis, backlog=2, settings=unkept(archived).settings)
+    for dry_run in (True, False):
+        (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+        assert (restored.messages, restored.stored, restored.left) == (0, 0, 10)
+    assert history(archived, "lobby") == again[-2:]
+
+
+def test_a_dry_run_says_what_it_cannot_know_of_several_histories(archived: Lab, folder: Path) -> None:
+    archived.send_all("lobby", 4)
+    lines_of(archived, "lobby", folder, 3)
+    forget(archived, "lobby")
+    (dry,) = restore(archived.redis, folder, dry_run=True, settings=archived.settings)
+    assert (dry.messages, dry.left) == (4, 3)
+    assert dry.reason == "only a run tells whether they join on to what would come back"
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.stored, restored.left) == (4, 3, 0)
 
 
 def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
@@ -425,7 +515,7 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
     sizes = []
 
     def weighed(client: Any, its_keys: Any, args: Any) -> Any:
-        sizes.append(sum(len(entry) for entry in args[4:]))
+        sizes.append(sum(len(entry) for entry in args[5:]))
         return RESTORE(client, its_keys, args)
 
     monkeypatch.setattr(_restore, "RESTORE", weighed)
@@ -491,12 +581,15 @@ def spoiled(path: Path, how: str) -> None:
         "nested beyond all stacks": b"1:" + b"[" * 200_000,
         "endless digits": b"1:" + b"9" * 10_000,
         "a bomb": b"1:" + b'"' + b"x" * 200_000_000 + b'"',
+        "a bomb of lines": b"1:0\n" * 5_000_000 + b"1:0",
+        "a long line after others": b"1:0\n1:" + b'"' + b"x" * 3_000_000 + b'"',
     }
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in statements.get(how, []):
             db.execute(statement)
         if how in entries:
-            db.execute("UPDATE slice SET first = last, entries = ?", (zlib.compress(entries[how]),))
+            lines = entries[how].count(b"\n") + 3
+            db.execute("UPDATE slice SET first = last, last = ?, entries = ?", (lines, zlib.compress(entries[how])))
 
 
 @pytest.mark.one_server
@@ -507,6 +600,7 @@ def spoiled(path: Path, how: str) -> None:
         "a name too long", "a name that is no text", "ids below 1", "an id too large", "no zlib", "half a slice",
         "too large", "no JSON", "not a number", "a time of its own", "far in the future", "before 1970",
         "nested too deep", "nested beyond all stacks", "endless digits", "a bomb",
+        "a bomb of lines", "a long line after others",
     ],
 )  # fmt: skip
 def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, folder: Path, how: str) -> None:
@@ -519,6 +613,73 @@ def test_an_archive_that_nobody_of_ours_wrote_is_one_clear_error(archived: Lab, 
         restore(archived.redis, folder, settings=archived.settings)
     assert history(archived, "lobby") == ["m4", "m5", "m6"]
     assert {key for key in keys(archived.redis) if b":log:" in key} == {archived.key("lobby", "log:").encode()}
+
+
+@pytest.mark.one_server
+def test_more_files_than_a_process_may_open_are_read(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod has a host name of its own, and each host a file."""
+    archived.send_all("lobby", 150)
+    sent = archived.chat.read_history("lobby", limit=None)
+    for message in sent:
+        monkeypatch.setattr(_archive_folder, "gethostname", lambda message=message: f"pod-{message.id}")
+        assert not Folder(folder).keep(0, {"lobby": (message,)}, epoch="0" * 12)
+    archived.redis.flushdb()
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 130, allowed[1]))
+    try:
+        (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert (restored.first, restored.last, restored.left) == (1, 150, 0)
+    assert archived.chat.read_history("lobby", limit=None) == sent
+
+
+def super_journal(path: Path, victim: Path) -> bytes:
+    """Return a journal whose transaction also wrote to another database: SQLite deletes the journal it names."""
+    magic, page, name = bytes.fromhex("d9d505f920a163d7"), 4096, str(victim).encode()
+    pages, locked = path.stat().st_size // page, 0x40000000 // page + 1
+    head = (magic + struct.pack(">IIIII", 0, 1, pages, 512, page)).ljust(512, b"\0")
+    return head + struct.pack(">I", locked) + name + struct.pack(">II", len(name), sum(name)) + magic
+
+
+@pytest.mark.one_server
+@pytest.mark.parametrize("how", ["names a file", "the journal is a link", "the archive is a link"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_reading_an_archive_neither_deletes_nor_changes_a_file_elsewhere(
+    archived: Lab, folder: Path, tmp_path: Path, how: str, *, dry_run: bool
+) -> None:
+    archived.send_all("lobby", 6)
+    clean_backlog(archived.redis, settings=archived.settings)
+    (path,) = folder.glob("*.sqlite3")
+    journal, victim = path.with_name(f"{path.name}-journal"), tmp_path / "victim"
+    victim.write_text("precious")
+    if how == "names a file":
+        journal.write_bytes(super_journal(path, victim))
+    else:
+        link = journal if how == "the journal is a link" else path
+        victim.write_bytes(link.read_bytes())
+        link.unlink()
+        link.symlink_to(victim)
+    before = victim.read_bytes()
+    with pytest.raises(
+        InvalidArgumentError, match=r"\.sqlite3 cannot be read as an archive: .*(another|no regular) file"
+    ):
+        restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
+    assert victim.read_bytes() == before
+    assert history(archived, "lobby") == ["m4", "m5", "m6"]
+
+
+@pytest.mark.one_server
+def test_a_message_of_many_megabytes_comes_back(archived: Lab, folder: Path) -> None:
+    """What bounds a slice of several messages does not bound a single one."""
+    lab = Lab(archived.redis, archive=str(folder), max_message_bytes=8_000_000)
+    lab.send("lobby", "x" * 5_000_000)
+    forget(archived, "lobby")
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, history(archived, "lobby")) == (1, ["x" * 5_000_000])
 
 
 def lines_of(lab: Lab, channel: str, folder: Path, count: int) -> Path:

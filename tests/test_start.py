@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import ROOT, Server, beat, eventually, run, worker
 
+from chat._archive_folder import Folder
+from chat._messages import Message, time_of
 from chat.settings import unknown_names
 from tasks._policy import write_into
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 PROGRAMS = [["worker", "--without-gossip", "--without-mingle"], ["beat", "--pidfile="]]
 
@@ -42,6 +47,63 @@ def test_a_folder_for_the_archive_is_made_and_left_empty(tmp_path: Path) -> None
     write_into(tmp_path / "some" / "where")
     assert list((tmp_path / "some" / "where").iterdir()) == []
     assert (tmp_path / "some" / "where").stat().st_mode & 0o777 == 0o700
+
+
+def month_of(folder: Path) -> Path:
+    """Keep a message in an archive; return its file."""
+    assert not Folder(folder).keep(0, {"lobby": (Message(1, time_of(10**12), "hi"),)})
+    (path,) = folder.glob("*.sqlite3")
+    return path
+
+
+def test_an_archive_is_left_as_it_was(tmp_path: Path) -> None:
+    path = month_of(tmp_path)
+    before = path.read_bytes()
+    write_into(tmp_path)
+    assert path.read_bytes() == before
+    assert Folder(tmp_path).keep(0, {"lobby": (Message(2, time_of(10**12), "hi"),)}) == {}
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that other users may enter, unlike pytest's."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("kind", ["of another user", "with a journal of another user", "something else"])
+def test_a_file_of_this_month_that_cannot_be_written_is_found_at_the_start(public: Path, kind: str) -> None:
+    path = month_of(public)
+    journal = path.with_name(f"{path.name}-journal")
+    path.chmod(0o666)
+    journal.chmod(0o666)
+    if kind == "something else":
+        path.write_bytes(b"a letter to a friend\n" * 500)
+    else:
+        (path if kind == "of another user" else journal).chmod(0o444)
+    program = (
+        "import os, pathlib, sys\n"
+        "from chat import SettingsError\n"
+        "from tasks._policy import write_into\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "try: write_into(pathlib.Path(sys.argv[1]))\n"
+        "except SettingsError as error: print(error)\n"
+    )
+    done = run("-c", program, str(public))
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
+    assert done.stdout.startswith(f"CHAT_ARCHIVE is '{public}', must be a folder that can be written here: {path}")
+
+
+def test_a_file_that_root_makes_belongs_to_the_owner_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *call, **_: given.append(call))
+    path, owner = month_of(tmp_path), tmp_path.stat()
+    month_of(tmp_path)
+    assert given == [(path, owner.st_uid, owner.st_gid)]
 
 
 @pytest.mark.slow
