@@ -314,6 +314,22 @@ def test_a_sweep_makes_the_epoch_of_a_shard_that_nobody_checked(archived: Lab, f
     assert part.epoch == archived.check("bob", "lobby").cursor.split("-")[0]
 
 
+def test_a_full_redis_is_cleaned_into_an_archive_also_in_shards_that_nobody_checked(
+    archived: Lab, folder: Path
+) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 5)
+    archived.redis.config_set("maxmemory", "1")
+    try:
+        report = clean_backlog(archived.redis, settings=archived.settings)
+    finally:
+        archived.redis.config_set("maxmemory", "0")
+    assert (report.messages, report.archived, report.completed, report.error) == (24, 24, True, "")
+    with Reader(folder) as archive:
+        (part,) = archive.slices(b"room 7")
+    assert part.epoch == archived.check("bob", "room 7").cursor.split("-")[0]
+
+
 @pytest.mark.parametrize("name", ["\ud800\udc00", "\U00010000", "{x}:\n"])
 def test_lone_surrogates_side_by_side_stay_what_they_are(archived: Lab, folder: Path, name: str) -> None:
     for number in range(4):
