@@ -201,6 +201,8 @@ class Sweep:
         """
         self._refuse(names, errors)
         self._tally.add(names, counts, of_names if self._dry_run else [])
+        if not self._dry_run:
+            self._tally.watch(names, counts)
         if self._handover and self._handover.hook:
             slow = self._handover.announce(names, of_names)
             self._most = 1 if slow else min(2 * self._most, BATCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import nlargest
 
@@ -10,6 +11,7 @@ from chat._keys import decode_name
 __all__ = ["Tally"]
 
 EXAMPLES = 10
+ROUNDS = 20  # that may name a channel in a row and remove nothing: lost ids, say, take one to mend
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class Tally:
         archived: messages handed over.
         error: the first that did not end the run.
         examples: of a dry run, the channels that would lose most.
+        named: how often each channel was named since something was last removed.
     """
 
     removed: list[int]
@@ -39,6 +42,7 @@ class Tally:
     archived: int = 0
     error: str = ""
     examples: dict[bytes, int] = field(default_factory=dict)
+    named: Counter[bytes] = field(default_factory=Counter)
 
     @property
     def completed(self) -> bool:
@@ -53,6 +57,16 @@ class Tally:
             if count:
                 self.examples[name] = self.examples.get(name, 0) + count
         self.examples = dict(nlargest(EXAMPLES, self.examples.items(), key=lambda item: item[1]))
+
+    def watch(self, names: list[bytes], counts: list[int]) -> None:
+        """Pass over channels that are named again and again while nothing is removed, so that every sweep ends."""
+        if any(counts):
+            self.named.clear()
+            return
+        self.named.update(names)
+        for name in names:
+            if self.named[name] >= ROUNDS:
+                self.refuse(name, f"is due, but nothing of it was removed in {ROUNDS} rounds: clean again")
 
     def skip(self, shard: int, error: BaseException | str) -> None:
         """Note a shard that cannot be cleaned."""
