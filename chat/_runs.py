@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from chat._keys import decode_text, encode_text
 from chat._nodes import Command, all_of
 from chat._scripts import NOTE_RUN
+from chat._tally import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ def recorded(
             note("ended", json.dumps(asdict(report)), runs=1, **removed)
     except BaseException as error:
         with suppress(RedisError):  # Redis itself may be the trouble; the caller hears of it anyway
-            note("failed", f"{type(error).__name__}: {error}", runs=1, failures=1, **removed_so_far())
+            note("failed", described(error), runs=1, failures=1, **removed_so_far())
         raise
     return report
 
