@@ -17,6 +17,7 @@ __all__ = [
     "CHECK",
     "CLIENTS",
     "DUE",
+    "EPOCH",
     "FORGET_CLIENTS",
     "HISTORY",
     "NOTE_RUN",
@@ -163,6 +164,7 @@ def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, N
 SEND = Script("send")
 CHECK = CheckScript()
 DUE = Script("due")
+EPOCH = Script("epoch")
 REMOVE_CHANNELS = Script("remove_channels")
 TRIM_BACKLOGS = Script("trim_backlogs")
 FORGET_CLIENTS = Script("forget_clients")

@@ -15,10 +15,10 @@ from chat._errors import InvalidArgumentError
 from chat._handover import HandOver
 from chat._keys import Keys, decode_name
 from chat._layout import confirm_shards
-from chat._nodes import Command, all_of, raise_first
+from chat._nodes import raise_first
 from chat._report import Report
 from chat._runs import recorded
-from chat._scripts import DUE, RELEASE, Script, together
+from chat._scripts import DUE, EPOCH, RELEASE, Script, together
 from chat._tally import Tally
 from chat.settings import Settings
 
@@ -191,11 +191,7 @@ class Sweep:
 
     def _epoch(self, shard: int) -> str:
         """Return the epoch of a shard's ids, made as a check makes it where there is none."""
-        (meta,) = self._keys.of_shard(shard, "meta")
-        (epoch,) = all_of(self._client, [Command(meta, ("HGET", meta, "epoch"))])
-        if epoch is None:
-            made = Command(meta, ("HSETNX", meta, "epoch", secrets.token_hex(6)))
-            _, epoch = all_of(self._client, [made, Command(meta, ("HGET", meta, "epoch"))])
+        epoch = EPOCH(self._client, self._keys.of_shard(shard, "meta"), (secrets.token_hex(6),))
         return str(epoch, "ascii")
 
     def _account(self, names: list[bytes], counts: list[int], of_names: list[Any], errors: list[Any]) -> None:
@@ -205,6 +201,8 @@ class Sweep:
         """
         self._refuse(names, errors)
         self._tally.add(names, counts, of_names if self._dry_run else [])
+        if not self._dry_run:
+            self._tally.watch(names, counts)
         if self._handover and self._handover.hook:
             slow = self._handover.announce(names, of_names)
             self._most = 1 if slow else min(2 * self._most, BATCH)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import nlargest
 
 from chat._keys import decode_name
 
-__all__ = ["Tally"]
+__all__ = ["Tally", "described"]
 
 EXAMPLES = 10
+LONGEST_ERROR = 500  # characters of an error's text that are kept
+ROUNDS = 20  # that may name a channel in a row and remove nothing: lost ids, say, take one to mend
 
 
 @dataclass(slots=True)
@@ -27,6 +30,7 @@ class Tally:
         archived: messages handed over.
         error: the first that did not end the run.
         examples: of a dry run, the channels that would lose most.
+        named: how often each channel was named since something was last removed.
     """
 
     removed: list[int]
@@ -39,6 +43,7 @@ class Tally:
     archived: int = 0
     error: str = ""
     examples: dict[bytes, int] = field(default_factory=dict)
+    named: Counter[bytes] = field(default_factory=Counter)
 
     @property
     def completed(self) -> bool:
@@ -54,6 +59,16 @@ class Tally:
                 self.examples[name] = self.examples.get(name, 0) + count
         self.examples = dict(nlargest(EXAMPLES, self.examples.items(), key=lambda item: item[1]))
 
+    def watch(self, names: list[bytes], counts: list[int]) -> None:
+        """Pass over channels that are named again and again while nothing is removed, so that every sweep ends."""
+        if any(counts):
+            self.named.clear()
+            return
+        self.named.update(names)
+        for name in names:
+            if self.named[name] >= ROUNDS:
+                self.refuse(name, f"is due, but nothing of it was removed in {ROUNDS} rounds: clean again")
+
     def skip(self, shard: int, error: BaseException | str) -> None:
         """Note a shard that cannot be cleaned."""
         self.broken.add(shard)
@@ -66,5 +81,15 @@ class Tally:
 
     def fail(self, where: str, error: BaseException | str) -> None:
         """Note an error that does not end the run; the first stays."""
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        text = error if isinstance(error, str) else described(error)
         self.error = self.error or f"{where}: {text}"
+
+
+def described(error: BaseException) -> str:
+    """Return an error with its class in at most `LONGEST_ERROR` characters; it may be of any class of the user's."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  a text that cannot be had must not end the sweep
+        text = "its text cannot be read"
+    text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."

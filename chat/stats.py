@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from chat._keys import Keys
 from chat._layout import confirm_shards
 from chat._nodes import Command, all_of, nodes
-from chat._runs import LastRun, last_run
+from chat._runs import LastRun, last_run, time_of
 from chat._scripts import DUE
 from chat.settings import Settings
 
@@ -145,13 +145,14 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     sweeps = {}
     for sweep in ("clean_channels", "clean_backlog", "clean_clients"):
         columns = [column for column, (_, _, _, by) in enumerate(rules) if by == sweep]
-        done = [replies[2 * shard + 1][len(ACCOUNT) + column] for shard in range(settings.shards) for column in columns]
+        marked = [replies[2 * shard + 1][len(ACCOUNT) :] for shard in range(settings.shards)]
+        done = [time_of(marks_of[column], now_ms) for marks_of in marked for column in columns]
         last = last_run(record, sweep)
         sweeps[sweep] = SweepStats(
             due=sum(due[shard][column] for shard in range(settings.shards) for column in columns),
             overdue=max(overdue_ms[column] for column in columns) / 1000,
             interval=settings.interval(sweep),
-            success_age=_age(now_ms, min(map(int, done)) if all(done) else None),
+            success_age=_age(now_ms, None if None in done else min(then_ms for then_ms in done if then_ms is not None)),
             started_age=_age(now_ms, last.started_ms),
             ended_age=_age(now_ms, last.ended_ms),
             failed_age=_age(now_ms, last.failed_ms),

@@ -116,6 +116,8 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
         what = f"{type(error).__name__}: {error}"
         message = f"no report ({what}), {run.so_far()}: see the worker's log, and celery -A tasks result {sent.id}"
         raise WorkerError(message) from error
+    finally:
+        give_up(sent)
     if run.broken_off:
         anew = f"its process died {run.broken_off}, and the run began anew: this report counts from there"
         report["error"] = "; ".join(filter(None, [anew, report["error"]]))
@@ -141,6 +143,13 @@ def follow(app: Celery, sent: AsyncResult, run: Run) -> dict[str, Any]:
             what = f"still running after {LONGEST} s, {run.so_far()}" if run.meta else "no worker took it"
             message = f"no report: {what}; see the worker's log, and celery -A tasks result {sent.id}"
             raise WorkerError(message) from None
+
+
+def give_up(sent: AsyncResult) -> None:
+    """Expect no more of a sweep: Celery would do so while the interpreter exits, and fail with a traceback."""
+    with suppress(RedisError, OperationalError, OSError):
+        sent.backend.remove_pending_result(sent)
+    sent.backend = None
 
 
 def revoked(reason: str, run: Run) -> str:

@@ -122,8 +122,8 @@ def sweep(
             code = max(code, code_of(report), key=SEVERITY.index)
     except (InvalidArgumentError, SettingsError) as error:
         code = fail(BAD_INPUT, error)
-    except OutOfMemoryError:
-        code = fail(FAILED, "Redis is full and takes no task: use --now to clean in this process")
+    except OutOfMemoryError as error:
+        code = fail(FAILED, full(error, now=now))
     except (RedisConnectionError, RedisTimeoutError) as error:
         code = fail(FAILED, describe_outage(error, Settings.from_env().redis_url))
     except OperationalError as error:  # kombu's, of the broker
@@ -180,6 +180,13 @@ def code_of(report: Report) -> int:
     if report.skipped:
         return SKIPPED
     return DONE if report.completed else INCOMPLETE
+
+
+def full(error: OutOfMemoryError, *, now: bool) -> str:
+    """Return what to do about a full Redis; a run in this process has nothing left to try."""
+    if now:
+        return f"Redis is full and refused the cleaning ({error}): raise maxmemory, or delete other keys"
+    return "Redis is full and takes no task: use --now to clean in this process"
 
 
 def fail(code: int, error: Exception | str) -> int:

@@ -325,6 +325,22 @@ def test_a_sweep_makes_the_epoch_of_a_shard_that_nobody_checked(archived: Lab, f
     assert part.epoch == archived.check("bob", "lobby").cursor.split("-")[0]
 
 
+def test_a_full_redis_is_cleaned_into_an_archive_also_in_shards_that_nobody_checked(
+    archived: Lab, folder: Path
+) -> None:
+    for channel in ROOMS:
+        archived.send_all(channel, 5)
+    archived.redis.config_set("maxmemory", "1")
+    try:
+        report = clean_backlog(archived.redis, settings=archived.settings)
+    finally:
+        archived.redis.config_set("maxmemory", "0")
+    assert (report.messages, report.archived, report.completed, report.error) == (24, 24, True, "")
+    with Reader(folder) as archive:
+        (part,) = archive.slices(b"room 7")
+    assert part.epoch == archived.check("bob", "room 7").cursor.split("-")[0]
+
+
 @pytest.mark.parametrize("name", ["\ud800\udc00", "\U00010000", "{x}:\n"])
 def test_lone_surrogates_side_by_side_stay_what_they_are(archived: Lab, folder: Path, name: str) -> None:
     for number in range(4):
@@ -601,6 +617,72 @@ def test_what_ends_a_run_passes_the_users_functions_and_what_is_gone_is_counted(
     assert removed(many) == len(slow.calls) - (at == "archive") > 0
     last = read_stats(many.redis, settings=settings).sweeps["clean_channels"].last
     assert (last.failures, last.channels, last.error) == (1, removed(many), "Limit: ")
+
+
+class Unprintable(Exception):  # noqa: N818  a user's
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        message = "no text"
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit("cannot reach the store"), "SystemExit: cannot reach the store"),
+        (Unprintable(), "Unprintable: its text cannot be read"),
+        (ValueError("x" * 10**6), f"ValueError: {'x' * 400}"),
+    ],
+    ids=["exit", "unprintable", "long"],
+)
+@pytest.mark.parametrize("at", ["archive", "on_expire"])
+def test_whatever_a_users_function_raises_is_one_short_line_and_ends_nothing(
+    many: Lab, monkeypatch: pytest.MonkeyPatch, at: str, error: BaseException, said: str
+) -> None:
+    def call(channel: str, _: Any) -> None:
+        if channel == "c7":
+            raise error
+
+    monkeypatch.setitem(sys.modules, "raising", SimpleNamespace(call=call))
+    settings = Lab(many.redis, shards=1, **{at: "raising:call"}).settings
+    report = clean_channels(many.redis, settings=settings)
+    assert report.channels == (89 if at == "archive" else 90)
+    assert said in report.error
+    assert len(report.error) < 600
+    assert many.redis.hstrlen("chat:runs", "clean_channels:ended") < 2000
+
+
+def test_a_function_of_the_users_does_not_keep_a_process_from_stopping_when_it_is_told_to(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # as the handler of a worker's process does
+        sys.exit(-(256 - number))
+
+    monkeypatch.setitem(sys.modules, "told", SimpleNamespace(call=lambda *_: signal.raise_signal(signal.SIGTERM)))
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit):
+            clean_channels(many.redis, settings=Lab(many.redis, shards=1, archive="told:call").settings)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert removed(many) == 0
+
+
+def test_a_run_that_fails_with_a_text_that_is_long_or_cannot_be_had_is_recorded_in_short(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(sys.modules, "slow", SimpleNamespace(call=call))
+    for error, said in ((Unprintable(), "Unprintable: its text cannot be read"), (Limit("x" * 10**6), "Limit: xxx")):
+        with pytest.raises(type(error)):
+            clean_channels(many.redis, settings=many.settings, ends=(Limit, Unprintable))
+        last = read_stats(many.redis, settings=many.settings).sweeps["clean_channels"].last
+        assert last.error.startswith(said)
+        assert len(last.error) < 600
 
 
 def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab
+from redis.exceptions import OutOfMemoryError
 from servers import Program, Server, clean_environment, eventually, run, worker
 
 from chat.stats import Stats, read_stats
+from tasks import command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,6 +164,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_sweep_died_and_what_went_is_
         rf"clean: doomed@\S+ died or is cut off, at \d+ of 100 channels; {gone} messages were removed", terminal.seen
     )
     assert "nothing was done" not in terminal.seen
+    assert "Exception ignored" not in terminal.seen
 
 
 class Terminal:
@@ -192,6 +196,9 @@ class Terminal:
 
     def end(self) -> int:
         code = self.process.wait(30)
+        with suppress(OSError):  # nothing more comes
+            while select.select([self.ours], [], [], 0)[0] and (last := os.read(self.ours, 4096)):
+                self.seen += last.decode()
         os.close(self.ours)
         return code
 
@@ -260,6 +267,23 @@ def test_a_full_redis_is_told_with_the_way_out(clean: Callable[..., Clean], lab:
         assert clean("clients", "--now")[0] == 0
     finally:
         lab.redis.config_set("maxmemory", "0")
+
+
+def test_what_a_full_redis_refuses_to_a_cleaning_in_this_process_is_not_answered_with_the_same_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        message = "command not allowed when used memory > 'maxmemory'."
+        raise OutOfMemoryError(message)
+
+    monkeypatch.setattr(command, "run", refused)
+    with pytest.raises(SystemExit) as ended:
+        command.clean(["backlog", "--now", "--yes"], obj=SimpleNamespace(app=None))
+    assert ended.value.code == command.FAILED
+    said = capsys.readouterr().err
+    assert "Redis is full and refused the cleaning (command not allowed" in said
+    assert "raise maxmemory" in said
+    assert "--now" not in said
 
 
 def test_an_unreachable_redis_is_one_line(clean: Callable[..., Clean]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -485,6 +486,80 @@ def test_a_channel_written_by_a_clock_ahead_loses_nothing(lab: Lab) -> None:
         clean(lab.redis, **({"message_timeout": 60} if clean is clean_backlog else {}))
     check = lab.check("bob", "lobby")
     assert (check.missed, bodies(check)) == (0, sent)
+
+
+YEAR = 365 * 86400
+
+
+def checked_ahead(lab: Lab, client: str, channel: str) -> None:
+    """Check as if the server's clock were years ahead."""
+    lab.check(client, channel)
+    score = lab.redis.zincrby(lab.key(channel, "seen:"), 10 * YEAR * 1000, client)
+    lab.redis.zadd(lab.key(channel, "polled"), {channel: score})
+
+
+def test_a_client_that_checked_by_a_clock_far_ahead_expires_as_if_it_had_checked_now(lab: Lab) -> None:
+    lab.send("lobby", "hi")
+    checked_ahead(lab, "ghost", "lobby")
+    assert clean_clients(lab.redis).clients == 0
+    lab.redis.zincrby(lab.key("lobby", "polled"), -301_000, "lobby")
+    assert clean_clients(lab.redis).clients == 0
+    lab.away("ghost", "lobby", 301)
+    assert clean_clients(lab.redis).clients == 1
+    clean_channels(lab.redis, channel_timeout=0)
+    assert not lab.traces("lobby")
+
+
+@pytest.mark.parametrize("clients", [1, 250])
+def test_a_sweep_of_every_client_forgets_those_of_a_clock_far_ahead_and_ends(lab: Lab, clients: int) -> None:
+    for number in range(clients):
+        checked_ahead(lab, f"ghost {number}", "lobby")
+    report = clean_clients(lab.redis, client_timeout=0, time_budget=10)
+    assert (report.clients, report.completed, report.error) == (clients, True, "")
+    assert not lab.traces("lobby")
+
+
+def test_messages_of_a_clock_far_ahead_go_with_the_first_later_one_that_is_too_old(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.aged("lobby", -10 * YEAR)
+    lab.redis.zadd(lab.key("lobby", "updated"), {"lobby": 1})  # as a message counts whose stamp is far ahead
+    lab.redis.rpush(lab.key("lobby", "log:"), f'{int(time.time() - 100) * 1000}:"m4"')
+    lab.redis.zincrby(lab.key("lobby", "sizes"), 1, "lobby")
+    lab.send("lobby", "m5")
+    lab.redis.zadd(lab.key("lobby", "heads"), {"lobby": 1})
+    report = clean_backlog(lab.redis, message_timeout=60, time_budget=10)
+    assert (report.messages, report.completed) == (4, True)
+    assert bodies(lab.check("bob", "lobby", history=9)) == ["m5"]
+
+
+def test_a_message_of_a_clock_far_ahead_counts_as_young_and_is_not_due_for_ever(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.aged("lobby", -10 * YEAR)
+    for limits in ({"message_timeout": 60}, {"backlog": 2}):
+        lab.redis.zadd(lab.key("lobby", "heads"), {"lobby": 1})
+        assert clean_backlog(lab.redis, **limits).completed
+        assert lab.redis.zscore(lab.key("lobby", "heads"), "lobby") < (time.time() + 60) * 1000
+    assert bodies(lab.check("bob", "lobby", history=9)) == ["m2", "m3"]
+
+
+@pytest.mark.parametrize("hook", ["", "builtins:id"])
+@pytest.mark.parametrize("clean", ALL)
+def test_a_sweep_that_can_remove_nothing_of_what_is_due_ends_and_says_so(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., Report], hook: str
+) -> None:
+    lab = Lab(redis, shards=1, on_expire=hook)
+    for channel in ("a", "b", "c"):
+        lab.check("bob", channel)
+        lab.send_all(channel, 3)
+        lab.idle(channel, 901)
+        lab.away("bob", channel, 301)
+    call = _sweep.Sweep._call
+    monkeypatch.setattr(_sweep.Sweep, "_call", lambda *args: call(*args[:3], [], *args[4:]))
+    arguments = {"backlog": 2} if clean is clean_backlog else {}
+    report = clean(redis, settings=lab.settings, time_budget=10, **arguments)
+    assert (counts(report), report.due, report.completed) == ((0, 0, 0), 3, False)
+    assert "is due, but nothing of it was removed in" in report.error
+    assert report.seconds < 8
 
 
 # ids, when `trimmed` is lost while a channel is gone and a client is still connected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from tasks import _remote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from celery.result import AsyncResult
     from lab import Lab
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's
@@ -29,13 +31,18 @@ class Task:
         self.lab, self.app = lab, Celery("tasks", broker=server.url, backend=server.url, set_as_current=False)
         self.replies: list[bool] = []
         self.sent = self.app.AsyncResult("1" * 36)
-        self.app.backend.result_consumer.consume_from(self.sent.id)  # as sending a task does
-        monkeypatch.setattr(self.app.tasks["tasks.clean_backlog"], "apply_async", lambda **_: self.sent)
+        self.backend = self.app.backend  # that of this thread
+        self.backend.result_consumer.consume_from(self.sent.id)  # as sending a task does
+        monkeypatch.setattr(self.app.tasks["tasks.clean_backlog"], "apply_async", self.send)
         monkeypatch.setattr(_remote, "answers", lambda _: True)
         monkeypatch.setattr(_remote, "chat_redis", lambda: (lab.redis, lab.settings))
         monkeypatch.setattr(_remote, "lives", lambda *_: self.replies.pop(0) if self.replies else True)
         for name, seconds in {"LOOK": 0.02, "QUIET": 0.01, "DOUBT": 0.05, "LONGEST": 5}.items():
             monkeypatch.setattr(_remote, name, seconds)
+
+    def send(self, **_: Any) -> AsyncResult:
+        self.sent.backend = self.backend  # the run before, if there was one, gave it up
+        return self.sent
 
     def store(self, state: str, result: Any) -> None:
         self.app.backend.store_result(self.sent.id, result, state)
@@ -86,8 +93,7 @@ class Task:
 def task(server: Server, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     task = Task(server, lab, monkeypatch)
     yield task
-    task.app.backend.remove_pending_result(task.sent)
-    task.sent.backend = None  # else it does so again when it is collected, perhaps when its server is gone
+    _remote.give_up(task.send())  # of a test that sent nothing, too
     task.app.close()
 
 
@@ -100,6 +106,17 @@ def test_the_report_of_a_worker_comes_home_with_its_progress(task: Task) -> None
         lambda: task.store("SUCCESS", REPORT),
     )  # fmt: skip
     assert report == Report(sweep="clean_backlog", messages=7)
+
+
+@pytest.mark.parametrize("ends", ["SUCCESS", "REVOKED", "FAILURE"])
+def test_however_a_sweep_ends_its_result_is_not_left_to_be_given_up_when_the_process_exits(
+    task: Task, ends: str
+) -> None:
+    result = {"SUCCESS": REPORT, "REVOKED": TaskRevokedError("expired"), "FAILURE": ValueError("no")}[ends]
+    with suppress(_remote.WorkerError):
+        task.follow(lambda: task.store(ends, result))
+    assert task.sent.backend is None
+    assert not task.app.backend.result_consumer.subscribed_to
 
 
 def test_a_worker_of_the_version_before_that_does_not_name_itself_is_followed_too(task: Task) -> None:

@@ -120,16 +120,26 @@ def test_a_cron_entry_that_no_beat_has_seen_waits_for_its_time_and_is_caught_up_
     assert start(**cron).run_due() == [ENTRIES[0]]
 
 
-def test_a_recorded_time_in_the_future_counts_as_now(lab: Lab, start: Callable[..., Beat]) -> None:
-    scheduled(lab, dict.fromkeys(ENTRIES, -10 * DAY))
+def test_a_recorded_time_a_little_ahead_counts_as_now(lab: Lab, start: Callable[..., Beat]) -> None:
+    scheduled(lab, dict.fromkeys(ENTRIES, -30))
     beat = start()
     assert beat.run_due() == []
     assert all(entry.is_due().next <= DAY for entry in beat.schedule.values())
 
 
-def test_a_damaged_record_counts_as_none(lab: Lab, start: Callable[..., Beat]) -> None:
+def test_a_recorded_time_of_a_clock_far_ahead_stops_no_entry(lab: Lab, start: Callable[..., Beat]) -> None:
+    scheduled(lab, dict.fromkeys(ENTRIES, -14 * DAY))
+    assert sorted(start().run_due()) == sorted(ENTRIES)
+    scheduled(lab, {ENTRIES[0]: -14 * DAY})
+    hour = (time.gmtime().tm_hour + 12) % 24
+    assert start(clean_channels_every=f"0 {hour} * * *").run_due() == []
+    assert int(lab.redis.hget("chat:runs", f"{ENTRIES[0]}:scheduled")) <= (time.time() + 60) * 1000
+
+
+@pytest.mark.parametrize("noted", ["yesterday", "9" * 5000, "9" * 400, "-1", "\xb2"])
+def test_a_damaged_record_counts_as_none(lab: Lab, start: Callable[..., Beat], noted: str) -> None:
     scheduled(lab, dict.fromkeys(ENTRIES, 10))
-    lab.redis.hset("chat:runs", f"{ENTRIES[1]}:scheduled", "yesterday")
+    lab.redis.hset("chat:runs", f"{ENTRIES[1]}:scheduled", noted)
     assert start().run_due() == [ENTRIES[1]]
 
 

@@ -221,6 +221,35 @@ def test_a_damaged_record_is_no_record(lab: Lab) -> None:
     assert stats(lab).sweeps["clean_backlog"].last.report == {}
 
 
+@pytest.mark.parametrize("value", [b"garbage", b"9" * 5000, b"\xff\xfe \xff", b"12 [1]", b"12 7"])
+@pytest.mark.parametrize("name", ["started", "ended", "failed", "runs", "failures", "messages"])
+def test_no_damage_of_the_record_keeps_stats_from_being_shown(lab: Lab, name: str, value: bytes) -> None:
+    clean_all(lab)
+    lab.redis.hset("chat:runs", f"clean_backlog:{name}", value)
+    assert screen(lab)
+    assert stats(lab).sweeps["clean_channels"].success_age is not None
+
+
+@pytest.mark.parametrize("clean", ALL)
+def test_a_record_of_another_type_ends_no_sweep_and_is_told(lab: Lab, clean: Any) -> None:
+    lab.send_all("lobby", 105)
+    lab.redis.set("chat:runs", "of others")
+    report = clean(lab.redis, settings=lab.settings)
+    assert (report.messages, report.completed) == (5 if clean is clean_backlog else 0, True)
+    assert report.error.startswith("chat:runs: ResponseError: ")
+    assert "the record of the runs is not kept, delete that key" in report.error
+    assert lab.redis.get("chat:runs") == b"of others"
+
+
+@pytest.mark.parametrize("mark", [b"9999999999999", b"garbage"])
+def test_a_success_of_a_clock_far_ahead_is_none(lab: Lab, mark: bytes) -> None:
+    clean_all(lab)
+    lab.redis.hset(lab.key("lobby", "meta"), "done:updated", mark)
+    assert stats(lab).sweeps["clean_channels"].success_age is None
+    clean_all(lab)
+    assert stats(lab).sweeps["clean_channels"].success_age < 60
+
+
 def test_a_run_that_was_broken_off_shows(lab: Lab) -> None:
     clean_all(lab)
     ended_ms = int(lab.redis.hget("chat:runs", "clean_channels:ended").split()[0])

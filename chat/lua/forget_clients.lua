@@ -26,6 +26,7 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local expired_ms = now_ms - client_timeout
+local ahead_ms = now_ms + 3600e3 -- a stamp further ahead is of a clock that was wrong: it counts as now, as in due.lua
 
 local floor_before = tonumber(redis.call('HGET', meta, 'floor') or 0)
 local clients, orphans, floor, each, errors = 0, 0, floor_before, {}, {}
@@ -39,6 +40,9 @@ local function forget(i)
     return
   end
   if leaving == '' then
+    for _, name in ipairs(redis.call('ZRANGE', seen, ahead_ms, '+inf', 'BYSCORE', 'LIMIT', 0, 100)) do
+      redis.call('ZADD', seen, now_ms, name)
+    end
     names = redis.call('ZRANGE', seen, '-inf', expired_ms, 'BYSCORE', 'LIMIT', 0, budget - clients)
   end
   if #names > 0 then
@@ -49,7 +53,7 @@ local function forget(i)
   end
   local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
   if #eldest > 0 then
-    redis.call('ZADD', polled, eldest[2], channel)
+    redis.call('ZADD', polled, tonumber(eldest[2]) > ahead_ms and now_ms or eldest[2], channel)
   else
     local left = redis.call('HLEN', read) -- positions whose `seen` was lost
     local gone = redis.call('EXISTS', log) == 0 and not redis.call('ZSCORE', updated, channel)

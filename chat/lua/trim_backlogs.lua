@@ -30,10 +30,24 @@ end
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local AHEAD = 3600e3 -- ms; a stamp further ahead than this is of a clock that was wrong, as in send.lua
+
 local function sent_ms(log, index)
   local stamp = redis.call('LINDEX', log, index):match('^(%d+):')
   if not stamp then error({ err = 'ERR the entry at index ' .. index .. ' of its log is no message' }) end
   return tonumber(stamp)
+end
+
+-- Is the message at an index too old? One of a clock far ahead is as old as the next one with a credible stamp, at
+-- least, and young where none of those is found before `high`: it looks at the next, then at twice as far, and so on.
+local function too_old(log, index, high)
+  local stamp, step = sent_ms(log, index), 1
+  while stamp > now_ms + AHEAD do
+    index, step = index + step, 2 * step
+    if index >= high then return false end
+    stamp = sent_ms(log, index)
+  end
+  return now_ms - stamp >= message_timeout
 end
 
 -- How many messages from index `low` on are too old? Logs are sorted by time (send.lua), so halve.
@@ -41,7 +55,7 @@ local function first_young(log, low, size)
   local high = size
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if now_ms - sent_ms(log, middle) >= message_timeout then low = middle + 1 else high = middle end
+    if too_old(log, middle, high) then low = middle + 1 else high = middle end
   end
   return low
 end
@@ -81,7 +95,8 @@ local function trim(i)
     drop = math.min(drop, budget - messages)
     local gone = math.max((known_size or 0) - size, 0)
     if size > drop then
-      redis.call('ZADD', heads, redis.call('LINDEX', log, drop):match('^%d+') or 0, channel)
+      local head_ms = tonumber(redis.call('LINDEX', log, drop):match('^%d+') or 0)
+      redis.call('ZADD', heads, head_ms > now_ms + AHEAD and now_ms or head_ms, channel)
     else
       redis.call('ZREM', heads, channel)
     end
