@@ -118,7 +118,8 @@ async def each_async(client: AsyncClient, commands: Sequence[Command]) -> list[A
         for command in commands:
             pipeline.execute_command(*command.words, **command.options)
         return list(await pipeline.execute(raise_on_error=False))
-    await client.initialize()
+    with suppress(*UNANSWERED, *CUT_OFF):  # then each command asks for its node by itself
+        await client.initialize()
     by_node = _by_node(client, commands)
 
     pipelines = [_pipelined_async(node, [commands[index] for index in own]) for node, own in by_node.items()]

@@ -761,7 +761,7 @@ def test_an_archive_that_cannot_be_read_is_one_line_and_bad_input(
 def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
     sizing = f"exec {sys.executable} -m chat sizing --channels 10 --messages 2 --clients 2"
     for output, code, said in (
-        ("> /dev/full", 2, "chat: [Errno 28] No space left on device\n"),
+        ("> /dev/full", 1, "chat: the output cannot be written: No space left on device\n"),
         ("| :", 0, ""),
     ):
         done = subprocess.run(
