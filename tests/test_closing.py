@@ -48,7 +48,8 @@ def readers(chat: Any) -> list[Any]:
     """Return what reads wake-ups: threads, or tasks of the chat's event loop."""
     if isinstance(chat, Blocking):
         return [task for task in asyncio.all_tasks(chat._loop) if task.get_name() == "chat-wake-ups"]
-    return [thread for thread in threading.enumerate() if thread.name == "chat-wake-ups"]
+    threads = [subscription._reader for subscription in chat._wake_ups._subscriptions.values()]
+    return [thread for thread in threads if thread and thread.is_alive()]
 
 
 def made(lab: Lab) -> Any:
