@@ -79,11 +79,10 @@ class _NodePool:
         connection = self._node.acquire_connection()
         try:
             await connection.connect()
-        except AttributeError as error:  # closed meanwhile, see CUT_OFF
+        except BaseException as error:
             self._node.release(connection)
-            raise RedisConnectionError from error
-        except BaseException:
-            self._node.release(connection)
+            if isinstance(error, AttributeError):  # closed meanwhile, see CUT_OFF
+                raise RedisConnectionError from error
             raise
         return connection
 
