@@ -3,10 +3,10 @@
 Measured on Celery 5.7 and redis-py 8 with redis-server 7.0: see the reasons before changing one.
 """
 
-from chat import Settings, SettingsError
-from chat.settings import QUEUE
-from tasks._config import beat_schedule as schedule
-from tasks._config import celery_url, part_from_ssl_password, transport_options
+from chat import SettingsError
+from tasks.schedule import beat_schedule as schedule
+from tasks.schedule import celery_url, part_from_ssl_password, transport_options
+from tasks.settings import QUEUE, Settings
 
 try:
     settings = Settings.from_env()
@@ -62,7 +62,7 @@ worker_max_tasks_per_child = 1000  # a leak anywhere below us stays small
 task_serializer = result_serializer = event_serializer = "json"
 accept_content = result_accept_content = ["json"]
 
-# Results of runs by hand: an hour is enough to look at them; beat's own store none (see tasks/_config.py).
+# Results of runs by hand: an hour is enough to look at them; beat's own store none (see tasks/schedule.py).
 result_expires = 3600
 result_extended = True  # Flower and `celery result` show name and arguments
 
@@ -73,7 +73,7 @@ task_track_started = True
 
 # Beat keeps no file, so there is nothing to corrupt and no folder to be writable. Ours is Celery's in-memory scheduler
 # that finds in Redis when each run was last scheduled, and cleans in its own process when Redis is too full for a task.
-beat_scheduler = "tasks._scheduler:Scheduler"
+beat_scheduler = "tasks.robust.scheduler:Scheduler"
 beat_max_loop_interval = 5  # seconds; the default of 300 answers a stopped clock or a signal late
 beat_enable_remote_control = True  # beat answers a ping: `celery -A tasks health beat --ping`
 timezone = "UTC"  # of cron expressions

@@ -14,7 +14,7 @@ from chat._errors import (
     SettingsError,
     ShardsMismatchError,
 )
-from chat._messages import Check, Message
+from chat._values import Check, Message, Presence
 from chat.settings import Settings
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "KeyReusedError",
     "Message",
     "MessageTooLongError",
+    "Presence",
     "Settings",
     "SettingsError",
     "ShardsMismatchError",

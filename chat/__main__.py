@@ -13,21 +13,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat._arguments import MOST, at_least
 from chat._chat import Chat
 from chat._errors import ChatError, InvalidArgumentError, SettingsError
-from chat._explain import describe_outage
 from chat._output import OutputError, counted, drop_output, open_output, say
-from chat._restore_command import add_restore
 from chat._sizing_command import add_sizing
-from chat._stats_command import pause_of, stats_command
-from chat.screen import printable
 from chat.settings import Settings, unknown_names
+from chat.store.arguments import MOST, at_least
+from chat.store.explain import describe_outage
+from tasks.commands.restore import add_restore
+from tasks.commands.screen import printable
+from tasks.commands.stats import pause_of, stats_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chat._messages import Check, Message
+    from chat._values import Check, Message
 
 OK, FAILED, BAD_INPUT, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._keys import decode_name
-from chat._layout import confirm_shards
-from chat._messages import Check, Message, Presence, decode_history, decode_presence
-from chat._nodes import RAW
+from chat._codec import decode_history, decode_presence
 from chat._requests import PAGE, Checking, Requests, full
-from chat._scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
-from chat.connection import confirm_arguments, connect, stop_retrying
 from chat.settings import Settings
+from chat.store.connect import confirm_arguments, connect, stop_retrying
+from chat.store.keys import decode_name
+from chat.store.layout import confirm_shards
+from chat.store.nodes import RAW
+from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
 from chat.waiting.gate import CLOSING, Gate, share_of_waiters
 from chat.waiting.looks import Looks
 from chat.waiting.threads import WakeUps
@@ -24,7 +24,8 @@ from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from chat._nodes import Client
+    from chat._values import Check, Message, Presence
+    from chat.store.nodes import Client
 
 __all__ = ["Chat"]
 

@@ -25,7 +25,7 @@ from redis.exceptions import OutOfMemoryError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chat._messages import Check
+    from chat._values import Check
 
 __all__ = [
     "ChatClosedError",

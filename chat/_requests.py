@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._arguments import MOST, at_least, name_of, shown
+from chat._codec import decode_check, decode_cursor
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
-from chat._keys import Keys, decode_name
-from chat._messages import Check, Message, canonical, decode_check, decode_cursor, encode_body, time_of
+from chat._values import Check, Message
+from chat.store.arguments import MOST, at_least, name_of, shown
+from chat.store.entries import canonical, encode_body, time_of
+from chat.store.keys import Keys, decode_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from chat._errors import InvalidArgumentError
 from chat._output import noun
-from chat.screen import size
 from chat.sizing import BESIDE, ENGINES, NODE_MEMORY, SPARE, Load, Sizing, size_up
+from tasks.commands.screen import size
 
 if TYPE_CHECKING:
     import argparse

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 from dotenv import dotenv_values, find_dotenv
 from dotenv.parser import parse_stream
 
-from chat._arguments import LONGEST, printable, short
 from chat._cron import parse_cron
 from chat._errors import SettingsError
-from chat._urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, password_hint, redact_url
+from chat.store.arguments import LONGEST, printable, short
+from chat.store.urls import CLUSTER, FORMS, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,13 +16,14 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat import Settings, SettingsError, ShardsMismatchError
-from chat._keys import Keys
-from chat._layout import confirm_shards
-from chat._urls import redact_url
-from chat.connection import connect
+from chat import SettingsError, ShardsMismatchError
+from chat.store.connect import connect
+from chat.store.keys import Keys
+from chat.store.layout import confirm_shards
+from chat.store.urls import redact_url
 from tasks import app
-from tasks._policy import try_destinations
+from tasks.robust.checks import try_destinations
+from tasks.settings import Settings
 
 ROOT = Path.cwd()
 DATA = ROOT / ".data"

@@ -6,7 +6,7 @@ Its settings are in ``celeryconfig``, loaded when first needed; importing this t
 
 from celery import Celery
 
-from tasks._config import beat_schedule
+from tasks.schedule import beat_schedule
 
 __all__ = ["app", "beat_schedule"]
 
@@ -14,8 +14,8 @@ __all__ = ["app", "beat_schedule"]
 app = Celery(
     "tasks",
     config_source="celeryconfig",
-    include=["tasks.cleaning", "tasks.health", "tasks._logs", "tasks._metrics", "tasks._policy"],
-    amqp="tasks._broker:AMQP",
+    include=["tasks.periodic", "tasks.health", "tasks.robust.logs", "tasks.metrics", "tasks.robust.checks"],
+    amqp="tasks.robust.broker:AMQP",
     set_as_current=False,
 )
 app.steps["consumer"].add("tasks.health:Heartbeat")

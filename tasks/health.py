@@ -22,8 +22,9 @@ from celery.utils.nodenames import default_nodename, host_format
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from chat import Settings, SettingsError
-from chat.screen import age
+from chat import SettingsError
+from tasks.commands.screen import age
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery

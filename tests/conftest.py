@@ -13,7 +13,7 @@ from servers import BINARIES, STEERS, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 # No setting of this machine steers a test.
 for name in [name for name in os.environ if name.startswith(STEERS)]:

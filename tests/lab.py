@@ -13,16 +13,16 @@ from zlib import crc32
 from redis.cluster import RedisCluster
 
 from chat import AsyncChat, Chat, Settings
-from chat._archive_reader import Reader
-from chat._keys import decode_text
-from chat._messages import decode_slice
-from chat.connection import nodes
+from chat.store.connect import nodes
+from chat.store.entries import decode_slice
+from chat.store.keys import decode_text
+from tasks.archive.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 
 class Blocking:

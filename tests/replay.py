@@ -38,10 +38,10 @@ from servers import BINARIES, Program, Server, beat, eventually, worker
 from tqdm import tqdm
 
 from chat import Chat, Settings
-from chat._keys import decode_text, encode_text
-from chat.connection import connect
-from chat.stats import read_stats
+from chat.store.connect import connect
+from chat.store.keys import decode_text, encode_text
 from tasks import app
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,19 +19,23 @@ from celery.exceptions import SoftTimeLimitExceeded
 from lab import Lab, bodies, calls, kept, keys
 from servers import ROOT, Program, Server, eventually, run
 
-import tasks.cleaning
-from chat import InvalidArgumentError, SettingsError, _archive, _handover, _sweep
-from chat._archive_folder import Folder
-from chat._archive_reader import Reader
-from chat._messages import Message, decode_slice, time_of
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
-from chat.stats import read_stats
+import tasks.periodic
+from chat import InvalidArgumentError, SettingsError
+from chat._values import Message
+from chat.store.entries import decode_slice, time_of
+from tasks.archive import destinations
+from tasks.archive.folder import Folder
+from tasks.archive.reader import Reader
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.cleaning import handover as handing
+from tasks.cleaning import sweep as sweeping
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 ROOMS = [f"room {number}" for number in range(12)]
 
@@ -128,7 +132,7 @@ def test_what_comes_in_while_it_is_handed_over_is_not_removed(
 ) -> None:
     archived.send_all("lobby", 5)
     archived.idle("lobby", 901)
-    monkeypatch.setattr(_archive, "Folder", Meanwhile)
+    monkeypatch.setattr(destinations, "Folder", Meanwhile)
     monkeypatch.setattr(Meanwhile, "happens", staticmethod(lambda: archived.send("lobby", "m6")))
     clean(archived.redis, settings=archived.settings)
     stored = [message.id for message in archived.chat.read_history("lobby", limit=None)]
@@ -279,8 +283,9 @@ def test_only_its_owner_may_read_the_archive(tmp_path: Path) -> None:
 def test_processes_of_one_host_keep_into_one_file(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys\n"
-        "from chat._archive_folder import Folder\n"
-        "from chat._messages import Message, time_of\n"
+        "from tasks.archive.folder import Folder\n"
+        "from chat._values import Message\n"
+        "from chat.store.entries import time_of\n"
         "for number in range(1, 51):\n"
         "    kept = {sys.argv[2]: (Message(number, time_of(10**12), 'x' * 500),)}\n"
         "    assert not Folder(pathlib.Path(sys.argv[1])).keep(0, kept)\n"
@@ -356,14 +361,15 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
         lab.send_all("lobby", 5)
         program = (
             "import os, signal\n"
-            "from chat import Settings, _archive\n"
-            "from chat.cleaning import clean_backlog\n"
-            "from chat.connection import connect\n"
-            "class Deadly(_archive.Folder):\n"
+            "from chat import Settings\n"
+            "from tasks.archive import destinations\n"
+            "from tasks.cleaning import clean_backlog\n"
+            "from chat.store.connect import connect\n"
+            "class Deadly(destinations.Folder):\n"
             "    def keep(self, shard, messages, **more):\n"
             "        super().keep(shard, messages, **more)\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "_archive.Folder = Deadly\n"
+            "destinations.Folder = Deadly\n"
             "settings = Settings.from_env()\n"
             "clean_backlog(connect(settings.redis_url), settings=settings)\n"
         )
@@ -450,13 +456,13 @@ def test_a_client_that_checks_in_between_is_not_announced(
     lab = Lab(redis, on_expire="herald2:announce")
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    call = _sweep.Sweep._call
+    call = sweeping.Sweep._call
 
     def late(*args: Any) -> Any:
         lab.check("bob", "lobby")
         return call(*args)
 
-    monkeypatch.setattr(_sweep.Sweep, "_call", late)
+    monkeypatch.setattr(sweeping.Sweep, "_call", late)
     assert clean_clients(redis, settings=lab.settings).clients == 0
     assert module.told == []
 
@@ -482,7 +488,7 @@ class Slow:
         self.calls: list[Any] = []
         self.then: Callable[[], None] = lambda: None
         self.limit: tuple[float, type[BaseException]] | None = None  # when the task is ended, and by what
-        for module in (_sweep, _handover):
+        for module in (sweeping, handing):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         module: Any = ModuleType("slow")
         module.call = self
@@ -550,7 +556,7 @@ def test_a_run_that_is_killed_in_a_slow_archive_function_hands_one_channel_over_
 ) -> None:
     slow = Slow(many.redis, monkeypatch, 2.7)
     slow.limit = (1075, Killed)
-    monkeypatch.setattr(_sweep.Sweep, "_release", lambda *_: None)  # nobody is left to do that
+    monkeypatch.setattr(sweeping.Sweep, "_release", lambda *_: None)  # nobody is left to do that
     with pytest.raises(Killed):
         clean_channels(many.redis, settings=many.settings)
     assert len(slow.calls) == removed(many) + 1
@@ -688,9 +694,9 @@ def test_a_run_that_fails_with_a_text_that_is_long_or_cannot_be_had_is_recorded_
 def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(many.redis, monkeypatch, 2.7)
     slow.limit = (1020, SoftTimeLimitExceeded)
-    monkeypatch.setattr(tasks.cleaning, "chat_redis", lambda: (many.redis, many.settings))
+    monkeypatch.setattr(tasks.periodic, "chat_redis", lambda: (many.redis, many.settings))
     with pytest.raises(SoftTimeLimitExceeded):
-        tasks.cleaning.run(clean_channels, {})
+        tasks.periodic.run(clean_channels, {})
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -709,8 +715,8 @@ def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
         return slices
 
     looks: list[bool] = []
-    look = _sweep.Sweep._read
-    monkeypatch.setattr(_sweep.Sweep, "_read", read)
+    look = sweeping.Sweep._read
+    monkeypatch.setattr(sweeping.Sweep, "_read", read)
     archived.send_all("lobby", 5)
     archived.idle("lobby", 901)
     if lost:
@@ -732,10 +738,10 @@ def test_a_channel_removed_before_it_is_looked_at_leaves_nothing(
         clean_channels(archived.redis, channel_timeout=0)
         return look(*args)
 
-    look = _sweep.Sweep._read
+    look = sweeping.Sweep._read
     archived.send_all("lobby", 5)
     archived.idle("lobby", 901)
-    monkeypatch.setattr(_sweep.Sweep, "_read", late)
+    monkeypatch.setattr(sweeping.Sweep, "_read", late)
     assert clean(archived.redis, settings=archived.settings).completed
     assert not archived.traces("lobby")
 

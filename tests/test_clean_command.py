@@ -17,8 +17,8 @@ from lab import Lab
 from redis.exceptions import OutOfMemoryError
 from servers import Program, Server, clean_environment, eventually, run, worker
 
-from chat.stats import Stats, read_stats
-from tasks import command
+from tasks.commands import clean as command
+from tasks.stats.figures import Stats, read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -400,7 +400,7 @@ class TestThroughAWorker:
 
     def test_a_task_called_as_a_function_needs_no_worker(self, server: Server, lab: Lab) -> None:
         lab.send_all("lobby", 3)
-        code = "import tasks.cleaning as t; print(t.clean_backlog(backlog=1)['messages'])"
+        code = "import tasks.periodic as t; print(t.clean_backlog(backlog=1)['messages'])"
         assert run("-c", f"import tasks; tasks.app.set_current(); {code}", REDIS_URL=server.url).stdout == "2\n"
 
     def test_progress_comes_through(self, server: Server, lab: Lab) -> None:

@@ -8,10 +8,12 @@ from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from chat import InvalidArgumentError, Settings, ShardsMismatchError, _sweep, cleaning
-from chat._scripts import DUE, together
-from chat.cleaning import Report, clean_backlog, clean_channels, clean_clients
-from chat.stats import read_stats
+from chat import InvalidArgumentError, Settings, ShardsMismatchError
+from chat.store.scripts import DUE, together
+from tasks import cleaning
+from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients
+from tasks.cleaning import sweep as sweeping
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +52,7 @@ def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> Non
 def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 3)
     lab.idle("lobby", 901)
-    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(lambda: lab.send("lobby", "m4"), _sweep.Sweep._call))
+    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.send("lobby", "m4"), sweeping.Sweep._call))
     assert counts(clean_channels(lab.redis)) == (0, 0, 0)
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
 
@@ -141,7 +143,7 @@ def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
         clean_channels(lab.redis, channel_timeout=0)
 
     lab.send_all("lobby", 9)
-    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(remove, _sweep.Sweep._call))
+    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(remove, sweeping.Sweep._call))
     clean_backlog(lab.redis, backlog=5)
     assert not lab.traces("lobby")
 
@@ -179,7 +181,7 @@ def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
 def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(lambda: lab.check("bob", "lobby"), _sweep.Sweep._call))
+    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.check("bob", "lobby"), sweeping.Sweep._call))
     assert counts(clean_clients(lab.redis)) == (0, 0, 0)
     assert not lab.check("bob", "lobby").new
 
@@ -287,7 +289,7 @@ def test_a_dry_run_selects_the_same_and_changes_nothing(
 
 @pytest.mark.parametrize("clean", ALL)
 def test_a_dry_run_turns_every_page(lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sweep, "BATCH", 1)
+    monkeypatch.setattr(sweeping, "BATCH", 1)
     fill(lab)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     assert sum(counts(clean(lab.redis, dry_run=True, **arguments))) in {125, 50, 25}
@@ -332,7 +334,7 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
         seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
-    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(look, _sweep.Sweep._call))
+    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(look, sweeping.Sweep._call))
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)
@@ -553,8 +555,8 @@ def test_a_sweep_that_can_remove_nothing_of_what_is_due_ends_and_says_so(
         lab.send_all(channel, 3)
         lab.idle(channel, 901)
         lab.away("bob", channel, 301)
-    call = _sweep.Sweep._call
-    monkeypatch.setattr(_sweep.Sweep, "_call", lambda *args: call(*args[:3], [], *args[4:]))
+    call = sweeping.Sweep._call
+    monkeypatch.setattr(sweeping.Sweep, "_call", lambda *args: call(*args[:3], [], *args[4:]))
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     report = clean(redis, settings=lab.settings, time_budget=10, **arguments)
     assert (counts(report), report.due, report.completed) == ((0, 0, 0), 3, False)
@@ -635,7 +637,7 @@ def test_a_removal_that_is_repeated_changes_nothing_more(
         lab.aged(f"c{number}", 100)
         if lost:
             lab.redis.delete(lab.key(f"c{number}", lost))
-    monkeypatch.setattr(_sweep, "together", twice)
+    monkeypatch.setattr(sweeping, "together", twice)
     clean(lab.redis, **arguments)
     monkeypatch.undo()
     assert states or lost == "sizes"  # that says who is over the backlog
@@ -658,7 +660,7 @@ def test_a_run_that_lost_its_lease_removes_nothing_more_and_leaves_the_others_al
 
     fill(lab)
     before = contents(lab)
-    monkeypatch.setattr(_sweep.Sweep, "_call", meanwhile(steal, _sweep.Sweep._call))
+    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(steal, sweeping.Sweep._call))
     report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert (counts(report), report.completed, report.busy) == ((0, 0, 0), False, len(stolen))
     assert "the lease was lost" in report.error
@@ -683,7 +685,7 @@ def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_sho
     held: list[bytes] = []
     lab = Lab(redis, shards=1)
     fill(lab, 5)
-    monkeypatch.setattr(_sweep, "BATCH", 2)
+    monkeypatch.setattr(sweeping, "BATCH", 2)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     with pytest.raises(error):
         clean(redis, progress=interrupt, settings=lab.settings, **arguments)

@@ -15,7 +15,7 @@ from servers import BINARIES, Server, eventually
 from test_wait import Waiter, waiting
 
 from chat import AsyncChat, Chat, ChatClosedError
-from chat.connection import nodes
+from chat.store.connect import nodes
 from chat.waiting import registry, wait
 from chat.waiting.gate import connections_of
 

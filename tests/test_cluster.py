@@ -19,9 +19,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from servers import BINARIES, Program, Server, beat, eventually, every, run, worker
 
 from chat import Chat, ChatError, ChecksFailedError, Settings
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
-from chat.connection import connect
-from chat.stats import read_stats
+from chat.store.connect import connect
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ import pytest
 from lab import Lab
 from servers import Program, Server, clean_environment, eventually, run
 
-from chat.cleaning import clean_backlog
-from chat.screen import printable
+from tasks.cleaning import clean_backlog
+from tasks.commands.screen import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -211,7 +211,7 @@ def test_only_json_is_accepted(daemon: Daemon) -> None:
 
 
 def test_importing_the_app_touches_no_redis() -> None:
-    code = "import tasks, tasks.cleaning, celeryconfig; print(tasks.app.main)"
+    code = "import tasks, tasks.periodic, celeryconfig; print(tasks.app.main)"
     result = run("-c", code, REDIS_URL="redis://127.0.0.1:1/0")
     assert result.stdout.strip() == "tasks"
 
@@ -229,7 +229,7 @@ def test_another_teams_app_takes_the_tasks_and_the_schedule_in(daemon: Daemon, t
         "from chat import Settings\n"
         "import tasks\n"
         f"app = Celery('theirs', broker={daemon.server.url!r}, backend={daemon.server.url!r},"
-        " include=['tasks.cleaning'])\n"
+        " include=['tasks.periodic'])\n"
         "app.conf.beat_schedule = dict(tasks.beat_schedule(Settings.from_env()))\n"
     )
     daemon.lab.send("old", "x")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from redis import Redis
 from servers import ROOT, Program, Server, eventually, free_port, run
 
-from chat.cleaning import clean_backlog
+from tasks.cleaning import clean_backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

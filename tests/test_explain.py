@@ -17,8 +17,8 @@ from sentinels import Sentinel
 from servers import Server, free_port, run
 
 from chat import AsyncChat, Chat
-from chat._explain import describe_outage
-from chat.connection import connect, connect_async
+from chat.store.connect import connect, connect_async
+from chat.store.explain import describe_outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -114,14 +114,14 @@ def test_its_beat_and_worker_clean_the_chat_and_go_on_with_their_own(shop: Shop)
 def test_its_configuration_stays_its_own(server: Server, tmp_path: Path) -> None:
     shop = Shop(server, tmp_path, ours())
     program = (
-        "import celery, shop, tasks.cleaning\n"
+        "import celery, shop, tasks.periodic\n"
         "app = shop.app\n"
         "assert celery.current_app.main == 'shop', celery.current_app.main\n"
         "assert app.conf.task_default_queue == 'shop-work'\n"
         "assert app.conf.task_acks_late is False\n"
         "assert sorted(app.conf.beat_schedule) == ['clean_backlog 1/1', 'clean_channels 1/1', 'clean_clients 1/1',"
         " 'restock']\n"
-        "assert tasks.cleaning.clean_backlog.app.main == 'shop'\n"
+        "assert tasks.periodic.clean_backlog.app.main == 'shop'\n"
     )
     done = run("-c", program, folder=tmp_path, **shop.environment)
     assert (done.returncode, done.stderr) == (0, "")

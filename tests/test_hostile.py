@@ -18,7 +18,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from servers import Program, Server, eventually, worker
 
-from chat import AsyncChat, Chat, InvalidArgumentError, Settings, SettingsError, cleaning
+from chat import AsyncChat, Chat, InvalidArgumentError, Settings, SettingsError
+from tasks import cleaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,11 @@ from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import Chat, KeyReusedError
-from chat._keys import Keys
-from chat._runs import last_run, recorded
-from chat._scripts import NOTE_RUN
-from chat.cleaning import Report
-from chat.connection import connect
+from chat.store.connect import connect
+from chat.store.keys import Keys
+from chat.store.scripts import NOTE_RUN
+from tasks.cleaning import Report
+from tasks.cleaning.runs import last_run, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def test_a_cursor_bridges_the_callers_own_retry(chat: Chat, lab: Lab, proxy: Los
     assert bodies(chat.check_messages("bob", "lobby", after=cursor)) == ["m1", "m2", "m3"]
 
 
-# The record of the runs: see chat/lua/note_run.lua.
+# The record of the runs: see chat/store/lua/note_run.lua.
 
 
 def test_a_run_whose_report_is_noted_again_counts_once(lab: Lab, proxy: LossyProxy) -> None:

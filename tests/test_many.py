@@ -10,13 +10,13 @@ from lab import Lab, bodies, calls, keys
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import Chat, ChatFullError, ChecksFailedError, InvalidArgumentError, InvalidCursorError
-from chat.cleaning import clean_clients
-from chat.connection import nodes
+from chat.store.connect import nodes
+from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 ROOMS = [f"room {number}" for number in range(40)]
 

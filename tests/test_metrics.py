@@ -17,10 +17,10 @@ from redis import Redis
 from servers import Program, Server, eventually, free_port, run, worker
 
 from chat import Settings
-from chat._restore import restore
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
-from tasks._config import longest_interval
-from tasks._metrics import NAMES
+from tasks.archive.restore import restore
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.metrics import NAMES
+from tasks.schedule import longest_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

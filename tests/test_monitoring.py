@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from servers import ROOT
 
 from chat.__main__ import _parser
-from tasks._metrics import NAMES
+from tasks.metrics import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from lab import Lab, bodies
 from redis import Redis
 
 from chat import Chat, InvalidArgumentError
-from chat.cleaning import clean_channels, clean_clients
-from chat.stats import read_stats
+from tasks.cleaning import clean_channels, clean_clients
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 
 def test_the_clients_of_a_channel_are_named_with_their_last_check_and_position(lab: Lab) -> None:

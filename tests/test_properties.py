@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from lab import Lab, keys
 
-from chat import cleaning
+from tasks import cleaning
 
 if TYPE_CHECKING:
     from redis import Redis

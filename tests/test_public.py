@@ -13,12 +13,16 @@ from redis.asyncio import Redis as AsyncRedis
 from servers import ROOT
 
 import chat
-from chat import AsyncChat, Chat, InvalidArgumentError, _errors, cleaning, screen, settings, stats, usage
+from chat import AsyncChat, Chat, InvalidArgumentError, _errors, settings
+from tasks import cleaning
+from tasks.commands import screen
+from tasks.stats import figures as stats
+from tasks.stats import usage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LUA = sorted((ROOT / "chat" / "lua").glob("*.lua"))
+LUA = sorted((ROOT / "chat" / "store" / "lua").glob("*.lua"))
 SCRIPTS = [path for path in LUA if path.read_text().startswith("#!lua")]  # the others are put in front of them
 
 
@@ -26,7 +30,9 @@ SCRIPTS = [path for path in LUA if path.read_text().startswith("#!lua")]  # the 
 def test_what_is_public_is_said_and_sorted(module: object) -> None:
     names = module.__all__
     assert names == sorted(names)
-    defined = {name for name, value in vars(module).items() if getattr(value, "__module__", "").startswith("chat")}
+    defined = {
+        name for name, value in vars(module).items() if getattr(value, "__module__", "").startswith(("chat", "tasks"))
+    }
     if module is chat:
         assert {name for name in defined if not name.startswith("_")} == set(names)
     assert set(names) - {"QUEUE"} <= defined
@@ -136,12 +142,12 @@ def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
-    assert {f"chat/lua/{script.name}" for script in LUA} <= set(names)
+    assert {f"chat/store/lua/{script.name}" for script in LUA} <= set(names)
     assert "chat/py.typed" in names
 
 
 def test_chat_knows_no_celery() -> None:
-    code = "import sys, chat.__main__, chat.cleaning, chat.stats; print([m for m in sys.modules if 'celery' in m])"
+    code = "import sys, chat.__main__; print([m for m in sys.modules if 'celery' in m])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

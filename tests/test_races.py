@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from chat import Chat, Settings, cleaning
+from chat import Chat, Settings
+from tasks import cleaning
 
 if TYPE_CHECKING:
     from servers import Server

@@ -9,8 +9,8 @@ import yaml
 from servers import ROOT, Server
 
 from chat.__main__ import _parser
-from tasks._metrics import NAMES
-from tasks.command import clean
+from tasks.commands.clean import clean
+from tasks.metrics import NAMES
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -27,9 +27,9 @@ def test_every_python_session_in_the_readme_runs(server: Server, monkeypatch: py
 def test_the_readme_names_every_key(redis: Redis) -> None:
     assert not redis.dbsize()
     readme = (ROOT / "README.md").read_text()
-    from chat import _keys  # noqa: PLC0415  its docstring is the layout
+    from chat.store import keys  # noqa: PLC0415  its docstring is the layout
 
-    drawn = [line.split()[0] for line in (_keys.__doc__ or "").splitlines() if line.startswith("    chat:")]
+    drawn = [line.split()[0] for line in (keys.__doc__ or "").splitlines() if line.startswith("    chat:")]
     assert len(drawn) == 14
     assert [name for name in drawn if name.rstrip(",") not in readme] == []
 

@@ -9,7 +9,7 @@ import pytest
 from lab import Lab, bodies, keys
 from servers import eventually
 
-from chat import cleaning
+from tasks import cleaning
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -12,8 +12,8 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 from servers import Server, eventually
 
-from chat.cleaning import Report
-from tasks import _remote
+from tasks.cleaning import Report
+from tasks.commands import remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,11 +34,11 @@ class Task:
         self.backend = self.app.backend  # that of this thread
         self.backend.result_consumer.consume_from(self.sent.id)  # as sending a task does
         monkeypatch.setattr(self.app.tasks["tasks.clean_backlog"], "apply_async", self.send)
-        monkeypatch.setattr(_remote, "answers", lambda _: True)
-        monkeypatch.setattr(_remote, "chat_redis", lambda: (lab.redis, lab.settings))
-        monkeypatch.setattr(_remote, "lives", lambda *_: self.replies.pop(0) if self.replies else True)
+        monkeypatch.setattr(remote, "answers", lambda _: True)
+        monkeypatch.setattr(remote, "chat_redis", lambda: (lab.redis, lab.settings))
+        monkeypatch.setattr(remote, "lives", lambda *_: self.replies.pop(0) if self.replies else True)
         for name, seconds in {"LOOK": 0.02, "QUIET": 0.01, "DOUBT": 0.05, "LONGEST": 5}.items():
-            monkeypatch.setattr(_remote, name, seconds)
+            monkeypatch.setattr(remote, name, seconds)
 
     def send(self, **_: Any) -> AsyncResult:
         self.sent.backend = self.backend  # the run before, if there was one, gave it up
@@ -62,7 +62,7 @@ class Task:
 
         def listen() -> None:
             try:
-                result.append(_remote.run_in_worker(self.app, "clean_backlog", {}, self))  # type: ignore[arg-type]
+                result.append(remote.run_in_worker(self.app, "clean_backlog", {}, self))  # type: ignore[arg-type]
             except Exception as error:  # noqa: BLE001  whatever it was, it is the test's
                 result.append(error)
 
@@ -93,7 +93,7 @@ class Task:
 def task(server: Server, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     task = Task(server, lab, monkeypatch)
     yield task
-    _remote.give_up(task.send())  # of a test that sent nothing, too
+    remote.give_up(task.send())  # of a test that sent nothing, too
     task.app.close()
 
 
@@ -113,7 +113,7 @@ def test_however_a_sweep_ends_its_result_is_not_left_to_be_given_up_when_the_pro
     task: Task, ends: str
 ) -> None:
     result = {"SUCCESS": REPORT, "REVOKED": TaskRevokedError("expired"), "FAILURE": ValueError("no")}[ends]
-    with suppress(_remote.WorkerError):
+    with suppress(remote.WorkerError):
         task.follow(lambda: task.store(ends, result))
     assert task.sent.backend is None
     assert not task.app.backend.result_consumer.subscribed_to
@@ -123,7 +123,7 @@ def test_a_worker_of_the_version_before_that_does_not_name_itself_is_followed_to
     def came() -> None:
         task.store("PROGRESS", {"done": 10, "total": 4000})
 
-    with pytest.raises(_remote.WorkerError, match=r"^its worker died, at 10 of 4,000 channels"):
+    with pytest.raises(remote.WorkerError, match=r"^its worker died, at 10 of 4,000 channels"):
         task.follow(came, task.until((10, 4000)), lambda: task.store("REVOKED", TaskRevokedError("expired")))
 
 
@@ -135,7 +135,7 @@ def test_a_worker_of_the_version_before_that_does_not_name_itself_is_followed_to
     ],
 )
 def test_a_sweep_that_never_began_did_nothing(task: Task, reason: str, says: str) -> None:
-    with pytest.raises(_remote.WorkerError, match=f"^{says}$"):
+    with pytest.raises(remote.WorkerError, match=f"^{says}$"):
         task.follow(lambda: task.store("REVOKED", TaskRevokedError(reason)))
 
 
@@ -148,7 +148,7 @@ def test_a_sweep_that_never_began_did_nothing(task: Task, reason: str, says: str
 )
 def test_a_sweep_that_was_broken_off_tells_how_far_it_came(task: Task, reason: str, says: str) -> None:
     task.removes(5)
-    with pytest.raises(_remote.WorkerError, match=f"^{says}"):
+    with pytest.raises(remote.WorkerError, match=f"^{says}"):
         task.follow(
             task.began, lambda: task.came(1000), task.until((1000, 4000)), lambda: task.removes(91_613),
             lambda: task.store("REVOKED", TaskRevokedError(reason)),
@@ -158,7 +158,7 @@ def test_a_sweep_that_was_broken_off_tells_how_far_it_came(task: Task, reason: s
 def test_a_worker_that_does_not_answer_any_more_died(task: Task) -> None:
     task.replies = [True, True, False]
     with pytest.raises(
-        _remote.WorkerError, match=r"^celery@there died or is cut off, at 1 of 4,000 channels; 3 messages"
+        remote.WorkerError, match=r"^celery@there died or is cut off, at 1 of 4,000 channels; 3 messages"
     ):
         task.follow(task.began, lambda: task.came(1), task.until((1, 4000)), lambda: task.removes(3))
     assert any(isinstance(shown, float) for shown in task.shown)
@@ -167,15 +167,13 @@ def test_a_worker_that_does_not_answer_any_more_died(task: Task) -> None:
 def test_a_sweep_that_runs_longer_than_patience_lasts_is_not_called_dead(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_remote, "LONGEST", 0.5)
+    monkeypatch.setattr(remote, "LONGEST", 0.5)
     with pytest.raises(
-        _remote.WorkerError, match=r"^no report: still running after 0\.5 s, at 1 of 4,000 channels; 0 m"
+        remote.WorkerError, match=r"^no report: still running after 0\.5 s, at 1 of 4,000 channels; 0 m"
     ):
         task.follow(task.began, lambda: task.came(1))
     task.store("PENDING", None)
-    with pytest.raises(
-        _remote.WorkerError, match=r"^no report: no worker took it; see the worker's log, and celery -A"
-    ):
+    with pytest.raises(remote.WorkerError, match=r"^no report: no worker took it; see the worker's log, and celery -A"):
         task.follow()
 
 
@@ -192,5 +190,5 @@ def test_a_report_says_when_it_does_not_count_from_the_beginning(task: Task) -> 
 
 
 def test_a_task_that_fails_tells_how_far_it_came(task: Task) -> None:
-    with pytest.raises(_remote.WorkerError, match=r"^no report \(KeyError: .*\), at 1 of 4,000 channels; 0 messages"):
+    with pytest.raises(remote.WorkerError, match=r"^no report \(KeyError: .*\), at 1 of 4,000 channels; 0 messages"):
         task.follow(task.began, lambda: task.came(1), task.until((1, 4000)), lambda: task.store("FAILURE", KeyError(1)))

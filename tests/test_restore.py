@@ -23,19 +23,22 @@ from proxy import LossyProxy
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import clean_environment, run
 
-from chat import ChatFullError, InvalidArgumentError, _archive_folder, _restore
-from chat._archive_folder import Folder
-from chat._messages import Message, time_of
-from chat._restore import restore
-from chat._scripts import RESTORE
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
-from chat.connection import connect, nodes
-from chat.stats import read_stats
+from chat import ChatFullError, InvalidArgumentError
+from chat._values import Message
+from chat.store.connect import connect, nodes
+from chat.store.entries import time_of
+from chat.store.scripts import RESTORE
+from tasks.archive import folder as archive_folder
+from tasks.archive import restore as restoring
+from tasks.archive.folder import Folder
+from tasks.archive.restore import restore
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from servers import Server
 
-    from chat.connection import Client
+    from chat.store.connect import Client
 
 ROOMS = [f"room {number}" for number in range(12)]
 
@@ -119,14 +122,14 @@ def test_a_channel_that_is_cleaned_while_it_is_restored_stays_whole(
     clean_backlog(archived.redis, settings=archived.settings)
     archived.send_all("tea", 5)
     clean_backlog(archived.redis, settings=archived.settings)
-    write = _restore._Channel._write
+    write = restoring._Channel._write
 
     def late(*args: Any, **options: Any) -> Any:
         clean_backlog(archived.redis, backlog=1, settings=archived.settings)
         monkeypatch.undo()
         return write(*args, **options)
 
-    monkeypatch.setattr(_restore._Channel, "_write", late)
+    monkeypatch.setattr(restoring._Channel, "_write", late)
     lobby, tea = restore(archived.redis, folder, settings=archived.settings)
     assert (lobby.messages, lobby.left) == (0, 2)
     assert lobby.reason == "the channel changed meanwhile, or a key of it was lost: do it again"
@@ -424,7 +427,7 @@ def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
             raise RedisConnectionError
         return RESTORE(*call)
 
-    monkeypatch.setattr(_restore, "RESTORE", failing)
+    monkeypatch.setattr(restoring, "RESTORE", failing)
     with pytest.raises(RedisConnectionError):
         restore(archived.redis, folder, settings=archived.settings)
     archived.check("bob", "lobby")
@@ -446,14 +449,14 @@ def test_a_lost_reply_is_no_change_and_the_rest_comes_back(
         forget(archived, *ROOMS[:3])
     proxy = LossyProxy(server.port)
     losing = connect(f"redis://127.0.0.1:{proxy.port}/0")
-    write = _restore._Channel._write
+    write = restoring._Channel._write
 
     def unlucky(*args: Any, **options: Any) -> Any:
         proxy.lose = 1
         return write(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_restore._Channel, "_write", unlucky)
+        patch.setattr(restoring._Channel, "_write", unlucky)
         found = restore(losing, folder, settings=archived.settings)
     losing.close()
     proxy.close()
@@ -518,7 +521,7 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
         sizes.append(sum(len(entry) for entry in args[5:]))
         return RESTORE(client, its_keys, args)
 
-    monkeypatch.setattr(_restore, "RESTORE", weighed)
+    monkeypatch.setattr(restoring, "RESTORE", weighed)
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.messages, max(sizes) <= 1_000_000) == (60, True)
 
@@ -623,7 +626,7 @@ def test_more_files_than_a_process_may_open_are_read(
     archived.send_all("lobby", 150)
     sent = archived.chat.read_history("lobby", limit=None)
     for message in sent:
-        monkeypatch.setattr(_archive_folder, "gethostname", lambda message=message: f"pod-{message.id}")
+        monkeypatch.setattr(archive_folder, "gethostname", lambda message=message: f"pod-{message.id}")
         assert not Folder(folder).keep(0, {"lobby": (message,)}, epoch="0" * 12)
     archived.redis.flushdb()
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)

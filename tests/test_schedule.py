@@ -13,11 +13,12 @@ from lab import Lab
 from servers import BINARIES, Server, beat, eventually, free_port
 
 from chat import Settings
-from chat._keys import Keys
-from chat._runs import note_scheduled
-from chat.cleaning import clean_channels
-from chat.connection import connect
-from tasks import _scheduler, beat_schedule
+from chat.store.connect import connect
+from chat.store.keys import Keys
+from tasks import beat_schedule
+from tasks.cleaning import clean_channels
+from tasks.cleaning.runs import note_scheduled
+from tasks.robust import scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ DAY = 86400
 ENTRIES = [f"clean_{what} 1/1" for what in ("channels", "backlog", "clients")]
 
 
-class Beat(_scheduler.Scheduler):
+class Beat(scheduler.Scheduler):
     """Beat's scheduler, whose clock need not run: what it publishes is noted, and a publish may be refused."""
 
     def __init__(self, settings: Settings, record: Callable[[], Any]) -> None:
@@ -50,7 +51,7 @@ class Beat(_scheduler.Scheduler):
     def run_due(self) -> list[str]:
         """Let it tick until it would pause for longer than it spreads runs; return what it sent."""
         del self.sent[:]
-        while (delay := self.tick()) <= _scheduler.SPREAD:
+        while (delay := self.tick()) <= scheduler.SPREAD:
             time.sleep(max(0, delay))
         return [name for _, name in self.sent]
 
@@ -95,8 +96,8 @@ def test_what_is_overdue_at_the_start_is_spread_a_little(lab: Lab, start: Callab
     beat = start()
     assert len(beat.run_due()) == 3
     moments = [moment for moment, _ in beat.sent]
-    assert min(after - before for before, after in pairwise(moments)) > _scheduler.SPREAD / 6
-    assert moments[-1] - moments[0] < 2 * _scheduler.SPREAD
+    assert min(after - before for before, after in pairwise(moments)) > scheduler.SPREAD / 6
+    assert moments[-1] - moments[0] < 2 * scheduler.SPREAD
 
 
 def test_a_cron_entry_catches_up_once(lab: Lab, start: Callable[..., Beat]) -> None:
@@ -152,7 +153,7 @@ def test_a_run_by_hand_is_not_counted(lab: Lab, start: Callable[..., Beat]) -> N
 def test_while_redis_is_away_beat_goes_on_with_what_it_has_and_reads_the_record_later(
     lab: Lab, start: Callable[..., Beat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_scheduler, "RETRY", 0.01)
+    monkeypatch.setattr(scheduler, "RETRY", 0.01)
     away = connect(f"redis://127.0.0.1:{free_port()}/0", retries=0)
     keys, places = Keys("chat", 16), [away]
     beat = start(lambda: (places[-1], keys), clean_backlog_every=0.2)
@@ -177,13 +178,13 @@ def test_a_full_redis_still_remembers_what_was_scheduled(lab: Lab, start: Callab
 def test_a_run_that_could_not_be_sent_is_sent_when_the_broker_is_back_and_not_an_interval_later(
     lab: Lab, start: Callable[..., Beat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_scheduler, "RETRY", 3 * _scheduler.SPREAD)
+    monkeypatch.setattr(scheduler, "RETRY", 3 * scheduler.SPREAD)
     scheduled(lab, dict.fromkeys(ENTRIES, 10) | {ENTRIES[0]: 2 * DAY})
     beat = start()
     beat.refuses = True
     assert beat.run_due() == []
     beat.refuses = False
-    monkeypatch.setattr(_scheduler, "SPREAD", 3 * _scheduler.SPREAD)
+    monkeypatch.setattr(scheduler, "SPREAD", 3 * scheduler.SPREAD)
     assert beat.run_due() == [ENTRIES[0]]
     assert start().run_due() == []
 

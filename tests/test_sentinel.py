@@ -12,7 +12,7 @@ from sentinels import Sentinels
 from servers import BINARIES, beat, eventually, every, run, worker
 
 from chat import Chat
-from chat.connection import connect
+from chat.store.connect import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

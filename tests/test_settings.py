@@ -13,9 +13,9 @@ from servers import ROOT, run
 
 from chat import Settings, SettingsError
 from chat._cron import parse_cron
-from chat._urls import parse_place
+from chat.store.urls import parse_place
 from tasks import beat_schedule
-from tasks._config import celery_url, longest_interval, transport_options
+from tasks.schedule import celery_url, longest_interval, transport_options
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from lab import Lab
 from servers import ROOT, Server, eventually, run
 
 from chat import Chat, InvalidArgumentError, Settings, sizing
-from chat._keys import Keys
-from chat._scripts import SEND
 from chat.sizing import Load, size_up
-from tasks.cleaning import TIME_BUDGET
+from chat.store.keys import Keys
+from chat.store.scripts import SEND
+from tasks.periodic import TIME_BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import ROOT, Server, beat, eventually, run, worker
 
-from chat._archive_folder import Folder
-from chat._messages import Message, time_of
+from chat._values import Message
 from chat.settings import unknown_names
-from tasks._policy import write_into
+from chat.store.entries import time_of
+from tasks.archive.folder import Folder
+from tasks.robust.checks import write_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ def test_a_file_of_this_month_that_cannot_be_written_is_found_at_the_start(publi
     program = (
         "import os, pathlib, sys\n"
         "from chat import SettingsError\n"
-        "from tasks._policy import write_into\n"
+        "from tasks.robust.checks import write_into\n"
         "os.geteuid() or os.setuid(65534)\n"
         "try: write_into(pathlib.Path(sys.argv[1]))\n"
         "except SettingsError as error: print(error)\n"

@@ -9,10 +9,10 @@ import pytest
 from lab import Lab, calls, keys
 from redis.exceptions import ResponseError
 
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
-from chat.screen import age, size, stats_lines, verdict
-from chat.stats import LATE_SECONDS, Stats, SweepStats, read_stats
-from chat.usage import Memory, Queue, read_fullest, read_memory, read_queue
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.commands.screen import age, size, stats_lines, verdict
+from tasks.stats.figures import LATE_SECONDS, Stats, SweepStats, read_stats
+from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
 
 if TYPE_CHECKING:
     from redis import Redis

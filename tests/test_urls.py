@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from servers import run
 
 from chat import AsyncChat, Chat, InvalidArgumentError, Settings, SettingsError
-from chat._urls import parse_place, redact_url
+from chat.store.urls import parse_place, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable

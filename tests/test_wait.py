@@ -17,9 +17,9 @@ from servers import Server, eventually
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
-from chat.cleaning import clean_clients
-from chat.connection import nodes
+from chat.store.connect import nodes
 from chat.waiting import aio, registry, threads, wait
+from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

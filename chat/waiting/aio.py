@@ -13,14 +13,14 @@ from redis.exceptions import MovedError, ResponseError, SlotNotCoveredError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
-from chat._nodes import CUT_OFF
+from chat.store.nodes import CUT_OFF
 from chat.waiting.gate import CLOSING, GONE, pool_to_wait_with
 from chat.waiting.registry import QUIET, RECONNECT, Registry, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from chat._nodes import AsyncClient
+    from chat.store.nodes import AsyncClient
 
 __all__ = ["AsyncWakeUps"]
 

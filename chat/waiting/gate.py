@@ -15,12 +15,12 @@ from redis.exceptions import MaxConnectionsError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError, InvalidArgumentError
-from chat._nodes import CUT_OFF
+from chat.store.nodes import CUT_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from chat._nodes import AsyncClient, Client
+    from chat.store.nodes import AsyncClient, Client
 
 __all__ = ["CLOSING", "GONE", "AsyncGate", "Gate", "connections_of", "pool_to_wait_with", "share_of_waiters"]
 

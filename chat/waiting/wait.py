@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat._arguments import shown
 from chat._errors import InvalidArgumentError
+from chat.store.arguments import shown
 
 if TYPE_CHECKING:
-    from chat._messages import Check
     from chat._requests import Checking
+    from chat._values import Check
 
 __all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "unanswered"]
 

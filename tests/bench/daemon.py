@@ -12,7 +12,7 @@ from figures import FORK, Bench
 from seeding import seed
 from servers import beat, eventually, every, worker
 
-from chat.cleaning import clean_channels
+from tasks.cleaning import clean_channels
 
 TICK = re.compile(r"^(\S+ \S+),(\d{3}) INFO .*Sending due task clean_channels", re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Channels by the million, straight into the layout of chat/_keys.py, by a script in the server."""
+"""Channels by the million, straight into the layout of chat/store/keys.py, by a script in the server."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from port2011 import Port2011
 from seeding import seed, seed_bare, seed_giant, seed_port
 
 from chat import Chat, Settings
-from chat.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from figures import BODY, Bench, in_turn, timed
 
 from chat import AsyncChat, Chat, _chat
-from chat._scripts import Script
+from chat.store.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""All that knows Redis: how the chat is stored, and how to reach it."""

@@ -1,0 +1,183 @@
+"""A Redis client that outlives short failures."""
+
+from __future__ import annotations
+
+from inspect import iscoroutinefunction
+from typing import Any
+
+from redis import Redis
+from redis import asyncio as redis_asyncio
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ClusterError, RedisClusterException
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from chat._errors import InvalidArgumentError
+from chat.settings import Settings
+from chat.store.explain import explain_cluster
+from chat.store.nodes import AsyncClient, Client, nodes
+from chat.store.retry import AsyncOneRetry, ExplainingAsyncRetry, ExplainingRetry, OneRetry
+from chat.store.urls import CLUSTER, SENTINEL, parse_place
+
+__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes", "stop_retrying"]
+
+RETRIES = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
+TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not hang a caller
+
+
+class Cluster(RedisCluster):
+    """redis-py's client of a cluster, that pauses between attempts, and says "unreachable" as a client of one does."""
+
+    def __init__(self, patience: Retry, **options: Any) -> None:
+        self.patience = patience
+        try:
+            super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
+        except (RedisClusterException, IndexError) as error:
+            raise explain_cluster(error) from error
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command on the node that has its key."""
+        return self.patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
+
+    def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisClusterException, ClusterError) as error:
+            raise explain_cluster(error) from error
+
+
+class AsyncCluster(redis_asyncio.RedisCluster):
+    """The same of ``redis.asyncio``."""
+
+    def __init__(self, patience: AsyncRetry, **options: Any) -> None:
+        self.patience = patience
+        super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
+
+    async def initialize(self, *args: Any, **options: Any) -> Any:
+        """Find out who has which slots; done by the first command."""
+        try:
+            return await super().initialize(*args, **options)
+        except (RedisClusterException, IndexError) as error:
+            raise explain_cluster(error) from error
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command on the node that has its key."""
+
+        async def again(_: Exception) -> None:
+            pass
+
+        return await self.patience.call_with_retry(lambda: self._attempt(args, options), again)
+
+    async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        try:
+            return await super().execute_command(*args, **options)
+        except AttributeError as error:  # a connection was closed in use, see CUT_OFF in chat/store/nodes.py
+            message = "the connection was closed while it was in use"
+            raise RedisConnectionError(message) from error
+        except (RedisClusterException, ClusterError) as error:
+            raise explain_cluster(error) from error
+
+    async def aclose(self) -> None:
+        """Close all connections; redis-py closes none while it is about to ask for the nodes anew."""
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+
+class AsyncPrimary(redis_asyncio.Redis):
+    """A client of the primary that sentinels name: closing it closes theirs, too."""
+
+    async def aclose(self, *args: Any, **options: Any) -> None:
+        """Close all connections."""
+        await super().aclose(*args, **options)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Client:
+    """Return a client for `url` that repeats a command whose reply was lost, a few times within about a second.
+
+    ``Redis.from_url`` has no retry of its own in redis-py 8. Repeating is safe: each call carries a token.
+
+    Args:
+        url: as for ``REDIS_URL``: one server, sentinels or a cluster.
+        retries: of a command, at most.
+        timeout: seconds for a connection, and for a reply.
+
+    Raises:
+        InvalidArgumentError: a URL of another form.
+        redis.exceptions.ConnectionError: no node of the cluster answers; one server is first asked when used.
+    """
+    place, timeouts = parse_place(url), _timeouts(timeout)
+    pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
+    if place.form == CLUSTER:
+        some = [ClusterNode(host, port) for host, port in place.hosts]
+        return Cluster(OneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+    retry = ExplainingRetry(pauses, retries)
+    if place.form == SENTINEL:
+        sentinel = Sentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
+        client: Redis = sentinel.master_for(place.service, retry=retry, **timeouts, **place.options)
+        return client
+    return Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> AsyncClient:
+    """Return a client of ``redis.asyncio`` as `connect` does; even a cluster is first asked when used."""
+    place, timeouts = parse_place(url), _timeouts(timeout)
+    pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
+    if place.form == CLUSTER:
+        some = [AsyncClusterNode(host, port) for host, port in place.hosts]
+        return AsyncCluster(AsyncOneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+    retry = ExplainingAsyncRetry(pauses, retries)
+    if place.form == SENTINEL:
+        sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
+        client: AsyncClient = sentinel.master_for(place.service, AsyncPrimary, retry=retry, **timeouts, **place.options)
+        return client
+    return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
+
+
+def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None:
+    """Check the arguments of a chat.
+
+    Anything with redis-py's ``execute_command`` counts as a client, so wrappers and test doubles are accepted.
+
+    Raises:
+        InvalidArgumentError: not a client, a sync client in place of an async one or the reverse, or not settings.
+    """
+    command = None if isinstance(client, type) else getattr(client, "execute_command", None)
+    awaits = iscoroutinefunction(command)
+    if asynchronous:
+        allowed, other, face, wrong = "redis.asyncio.Redis", "Chat", "AsyncChat", isinstance(client, Client)
+    else:
+        allowed, other, face, wrong = "redis.Redis", "AsyncChat", "Chat", awaits
+    if not callable(command) or wrong:
+        kind = client if isinstance(client, type) else type(client)
+        was = f"{'the class' if kind is client else 'a'} {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+        instead = f"use {other}, or " if wrong else "use "
+        message = f"client is {was}, must be a {allowed} or RedisCluster: {instead}{face}.from_url(url)"
+        raise InvalidArgumentError(message)
+    if not (settings is None or isinstance(settings, Settings)):
+        message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
+        raise InvalidArgumentError(message)
+
+
+def stop_retrying(client: Client | AsyncClient) -> None:
+    """Let a client of `connect` or `connect_async` repeat nothing more, also what it is about to repeat."""
+    retry: Any = None
+    if isinstance(client, Cluster | AsyncCluster):
+        retry = client.patience
+    elif isinstance(client, Redis | redis_asyncio.Redis):
+        retry = client.get_retry()
+    if isinstance(retry, OneRetry | AsyncOneRetry):
+        retry.update_retries(0)
+
+
+def _timeouts(seconds: float) -> dict[str, Any]:
+    return {"socket_timeout": seconds, "socket_connect_timeout": seconds}

@@ -1,0 +1,108 @@
+"""Clearer messages for redis-py's errors when a URL does not fit its server. The exceptions keep their types."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from chat.store.urls import redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["describe_outage", "explain_cluster", "explain_server"]
+
+SERVER = "redis://host:port/db"
+CLUSTER = "redis+cluster://host:port,host:port"
+LOGIN_FORMS = "redis://:password@host or redis://user:password@host"
+SENTINEL = "redis+sentinel://host:port/service/db"
+
+# Regular expressions for redis-py's messages, and the messages that replace them. The first match is used.
+EXPLANATIONS = (
+    (
+        r"No master found for '.*?' : .*auth:",
+        "the sentinels ask for another password: put it into the URL, ?sentinel_password=...",
+    ),
+    (
+        r"No master found for '(.*?)' : .* - (?:.*:)?(.*)",
+        r"no sentinel can be asked for '\1' (\2): start them, or put their hosts and ports into the URL",
+    ),
+    (
+        r"No master found for '(.*?)'",
+        r"the sentinels name no primary for '\1': it is down, or the URL should end in another name, /service/db",
+    ),
+    (
+        r"HELLO must be called with the client already authenticated|Authentication required",
+        f"Redis asks for a password: put it into the URL, {LOGIN_FORMS}",
+    ),
+    (
+        r"invalid username-password pair",
+        f"Redis refuses the user or the password: correct them in the URL, {LOGIN_FORMS}",
+    ),
+    (r"unknown command .?SENTINEL", f"this is a Redis server, no sentinel: its URL is {SERVER}"),
+    (r"unknown command .?GET\b", f"this is a sentinel, no Redis server: the URL of what it watches is {SENTINEL}"),
+    (r"Cluster mode is not enabled on this node", f"this is no node of a cluster: its URL is {SERVER}"),
+    (r"DB index is out of range", r"Redis has no database of that number: end the URL in another one, /0 say"),
+    (
+        r"Redis Cluster cannot be connected\..*?: None",
+        "no node of the cluster answers, or they have no slots yet: start them, or create the cluster",
+    ),
+    (
+        r"Redis Cluster cannot be connected\..*?: (.*?)\.?$",
+        r"no node of the cluster answers (\1): start them, or put their hosts and ports into the URL",
+    ),
+)
+# Redirections reach the caller only from a client of one server: a cluster's client follows them.
+OF_ONE_SERVER = (
+    (
+        r"^\d+ \S*:\d+$|Hash slot not served|The cluster is down|SELECT is not allowed in cluster mode",
+        rf"this is a node of a cluster: its URL is {CLUSTER} (\g<0>)",
+    ),
+)
+
+# Scheme, message and hint for mistakes about TLS. An outage can have the first and the last message, too.
+TLS = (
+    ("rediss", r"Timeout connecting", "start it, or begin the URL with redis if it has no TLS"),
+    ("rediss", r"CERTIFICATE_VERIFY_FAILED", "name the certificate's authority in the URL, ?ssl_ca_certs=/path/ca.pem"),
+    ("redis", r"reset by peer|[Cc]onnection closed", "start it, or begin the URL with rediss if it expects TLS"),
+)
+
+
+def _explain(error: Exception, explanations: Iterable[tuple[str, str]]) -> None:
+    """Replace the message of an error that does not say what to do, and keep the original as a note."""
+    text = str(error)
+    if getattr(error, "__notes__", None):
+        return  # explained already, by the retry of the connection
+    for pattern, meaning in explanations:
+        if match := re.search(pattern, text, re.DOTALL):
+            error.args = (match.expand(meaning),)
+            error.add_note(f"redis-py says: {text}")
+            return
+
+
+def explain_server(error: Exception) -> None:
+    """Replace the message of an error of one server's client, where it does not say what to do."""
+    _explain(error, EXPLANATIONS + OF_ONE_SERVER)
+
+
+def explain_cluster(error: Exception) -> RedisConnectionError:
+    """Return the error of a cluster's client as the type that a client of one server would raise."""
+    if isinstance(error, IndexError):  # redis-py's bug when a node's table of slots is empty
+        return RedisConnectionError("the cluster has no slots yet: create it, or wait until that is done")
+    refused = re.search("HELLO must be called|Authentication required|invalid username-password", str(error))
+    explained = (AuthenticationError if refused else RedisConnectionError)(str(error))
+    _explain(explained, EXPLANATIONS)
+    return explained
+
+
+def describe_outage(error: Exception, url: str) -> str:
+    """Return one line for the user: why Redis cannot be used, and what to do."""
+    where, text = redact_url(url), " ".join(str(error).split()).rstrip(".")
+    scheme = url.partition("://")[0].partition("+")[0]
+    hints = [hint for tls, pattern, hint in TLS if tls == scheme and re.search(pattern, text)]
+    if getattr(error, "__notes__", None):
+        return "; ".join([f"{where}: {text}", *hints])
+    return f"no Redis at {where} ({text}): {(*hints, 'start one with ./deploy/up, or set REDIS_URL')[0]}"

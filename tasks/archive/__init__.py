@@ -1,0 +1,1 @@
+"""Where removed messages are kept, and how they come back."""

@@ -1,0 +1,103 @@
+"""What cleaning tells the outside: messages go to the archive before they are removed, names to the hook after it.
+
+Both may be functions of the user's, which may fail, or be slow, and must do no harm to the cleaning.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from chat.store.entries import decode_slice
+from chat.store.keys import decode_name, decode_text, encode_text
+from chat.store.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script
+from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, portions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chat import Message
+    from tasks.cleaning.tally import Tally
+    from tasks.settings import Settings
+
+__all__ = ["HandOver"]
+
+# Seconds of calls after which the lease is renewed, what was handed over is removed, and the time budget is looked at:
+# all this happens within so long and one call.
+PATIENCE = 1.0
+ARCHIVED = (REMOVE_CHANNELS, TRIM_BACKLOGS)  # scripts that remove messages
+TOLD = (REMOVE_CHANNELS, FORGET_CLIENTS)  # scripts that can say which channels, or clients, they removed
+DAMAGED = (ValueError, ArithmeticError, OSError, RecursionError)  # reading a name or an entry that is none of ours
+
+
+class HandOver:
+    """The archive and the hook of one run.
+
+    Args:
+        settings: that name them.
+        script: that removes.
+        tally: gets what was handed over, and the errors.
+        ends: exceptions that end the run, whoever raised them.
+
+    Raises:
+        SettingsError: there is no such function.
+    """
+
+    def __init__(self, settings: Settings, script: Script, tally: Tally, ends: tuple[type[Exception], ...]) -> None:
+        self.archive: Archive | None = archive_at(settings.archive) if script in ARCHIVED else None
+        self.hook: Hook | None = hook_at(settings.on_expire) if script in TOLD else None
+        self._tally, self._ends = tally, ends
+
+    def keep(
+        self, shard: int, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str
+    ) -> dict[bytes, int]:
+        """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
+
+        Where that takes long, the channels that are left wait for their turn.
+        """
+        patience = time.monotonic() + PATIENCE
+        handed = {name: -1 if entries else last for name, (last, *entries) in zip(names, slices, strict=True)}
+        if not self.archive:
+            return handed
+        for portion in portions(self.archive, self._decoded(names, slices)):
+            failed = self.archive.keep(shard, portion, epoch=epoch, run=run)
+            for channel, messages in portion.items():
+                name = encode_text(channel)
+                if error := failed.get(channel):
+                    self._survive(error)
+                    self._tally.refuse(name, error, ": not archived")
+                else:
+                    handed[name] = messages[-1].id
+                    self._tally.archived += len(messages)
+            if time.monotonic() >= patience:
+                break
+        return handed
+
+    def announce(self, names: list[bytes], of_names: list[Any]) -> bool:
+        """Call the hook for what has gone: for a name, 1, or a list of clients; return whether it took long."""
+        patience = time.monotonic() + PATIENCE
+        for name, gone in zip(names, of_names, strict=False):
+            if gone and self.hook:
+                clients = None if gone == 1 else tuple(map(decode_name, gone))
+                try:
+                    self.hook(decode_name(name), clients)
+                except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
+                    self._survive(error)
+                    self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
+        return time.monotonic() >= patience
+
+    def _decoded(self, names: list[bytes], slices: Sequence[list[Any]]) -> dict[str, tuple[Message, ...]]:
+        """Return the messages of the slices that have some; refuse what is none of the chat's."""
+        decoded = {}
+        for name, of_channel in zip(names, slices, strict=True):
+            if of_channel[1:] and name not in self._tally.refused:
+                try:
+                    decoded[decode_text(name)] = decode_slice(*of_channel)
+                except DAMAGED as error:
+                    self._tally.refuse(name, error, ": not archived")
+        return decoded
+
+    def _survive(self, error: Exception) -> None:
+        """Go on after an error in a function of the user's, unless it is one that ends the run."""
+        if isinstance(error, self._ends):
+            raise error

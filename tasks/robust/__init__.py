@@ -1,0 +1,1 @@
+"""What Celery lacks on Redis, each part with its reason."""

@@ -1,0 +1,76 @@
+"""What worker and beat check when they start: what cannot work ends them with one line, what is risky is a warning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from celery.signals import beat_init, celeryd_after_setup, celeryd_init, worker_ready
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from chat import InvalidArgumentError, SettingsError
+from chat.store.connect import nodes
+from tasks.archive.destinations import Folder, archive_at, hook_at
+from tasks.periodic import chat_redis
+from tasks.settings import Settings, unknown_names
+
+log = get_logger(__name__)
+
+
+def try_destinations(**_: Any) -> None:
+    """Refuse to start when the archive or the hook cannot work here: cleaning would fail, or keep everything.
+
+    Beat needs both as well, as it cleans in its own process while Redis is full.
+    """
+    settings = Settings.from_env()
+    try:
+        hook_at(settings.on_expire)
+        archive_at(settings.archive)
+        if settings.archive.startswith("/"):
+            write_into(Path(settings.archive))
+    except SettingsError as error:
+        if isinstance(error.__cause__, RedisError):  # a module that asks Redis when it is imported; an outage passes
+            log.warning("not tried: %s", error)
+            return
+        message = f"pollchat: {error}"
+        raise SystemExit(message) from None
+
+
+def write_into(folder: Path) -> None:
+    """Make a folder as the archive does, and try to write there.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        Folder(folder).try_to_write()
+    except (OSError, InvalidArgumentError) as error:
+        message = f"CHAT_ARCHIVE is {str(folder)!r}, must be a folder that can be written here: {error}"
+        raise SettingsError(message) from error
+
+
+def warn_of_names(**_: Any) -> None:
+    """Warn of names in the environment that are no settings."""
+    for line in unknown_names():
+        log.warning("%s", line)
+
+
+def warn_of_eviction(**_: Any) -> None:
+    """Warn of an eviction policy that takes queued tasks and messages; managed services may not tell what theirs is."""
+    try:
+        client, _settings = chat_redis()
+        policies = {node.config_get("maxmemory-policy").get("maxmemory-policy", "") for node in nodes(client)}
+    except RedisError:
+        return
+    for policy in policies - {"", "noeviction"}:
+        log.warning(
+            "maxmemory-policy is %s: when Redis is full it evicts tasks and messages; set it to noeviction", policy
+        )
+
+
+celeryd_init.connect(try_destinations)
+celeryd_after_setup.connect(warn_of_names)
+worker_ready.connect(warn_of_eviction)
+for check in (try_destinations, warn_of_names, warn_of_eviction):
+    beat_init.connect(check)

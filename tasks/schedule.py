@@ -1,0 +1,122 @@
+"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs as Celery spells them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from celery.schedules import crontab
+
+from chat import SettingsError
+from chat.store.urls import SENTINEL, parse_place
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
+
+SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
+SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
+LOOK_AHEAD = 1500  # runs of a cron expression: a day of them, each minute
+LOOK_AHEAD_YEARS = 28  # but no further; then every date has its weekday again
+FRESH = 0.9  # of its interval a run may wait for a worker; then the next one is about to come
+
+
+def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the entries of the three sweeps, ``clean_parts`` of each, every part with its own shards."""
+    return {
+        f"{sweep} {part + 1}/{settings.clean_parts}": _entry(settings, sweep, part)
+        for sweep in SWEEPS
+        for part in range(settings.clean_parts)
+    }
+
+
+def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
+    every: float | str = getattr(settings, f"{sweep}_every")
+    interval = SHORTEST_CRON if isinstance(every, str) else every
+    entry: dict[str, Any] = {
+        "task": f"tasks.{sweep}",
+        "schedule": crontab.from_string(every) if isinstance(every, str) else every,
+        "options": {
+            # While no worker runs, runs do not pile up: those that come too late are dropped.
+            "expires": FRESH * interval,
+            # Storing no result keeps beat from waiting for the result backend during an outage of Redis. The
+            # report still reaches Flower and the log, by the worker's task-succeeded event.
+            "ignore_result": True,
+        },
+    }
+    if settings.clean_parts > 1:
+        entry["kwargs"] = {"shards": list(range(part, settings.shards, settings.clean_parts))}
+    return entry
+
+
+@cache
+def longest_interval(settings: Settings, sweep: str) -> float:
+    """Return the longest time between two scheduled runs of a sweep in seconds; of a cron expression's next ones."""
+    every: float | str = getattr(settings, f"{sweep}_every")
+    if not isinstance(every, str):
+        return every
+    schedule = crontab.from_string(every)
+    schedule.nowfun = lambda: datetime.now(UTC)
+    longest, moment = 0.0, schedule.nowfun()
+    end = moment.year + LOOK_AHEAD_YEARS
+    for run in range(LOOK_AHEAD):
+        start, delta, _ = schedule.remaining_delta(moment)
+        following = start + delta
+        longest = max(longest, (following - moment).total_seconds() if run else 0.0)
+        moment = following
+        if moment.year > end:
+            break
+    return longest
+
+
+def celery_url(url: str) -> str:
+    """Return a URL as Celery spells it: they differ for sentinels and unix sockets, and in what TLS must be told.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if not url:
+        message = (
+            "CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
+            "REDIS_URL is a cluster, and Celery has no transport for one"
+        )
+        raise SettingsError(message)
+    place = parse_place(url)
+    if place.form == SENTINEL:
+        name, password = (quote(place.options.get(part, ""), safe="") for part in ("username", "password"))
+        login = f"{name}:{password}@" if name or password else ""
+        return ";".join(f"sentinel://{login}{_netloc(*host)}/{place.options.get('db', 0)}" for host in place.hosts)
+    parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # redis-py's default, said aloud
+    if parts.scheme != "unix":
+        return url
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{login}{parts.path}?virtual_host={database}"
+
+
+def part_from_ssl_password(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without its ``ssl_password``, and the password as a setting of its own.
+
+    Celery masks passwords in a dict, but not in the parameters of a result backend's URL, which Flower shows.
+    """
+    base, mark, query = url.partition("?")
+    rest = "&".join(part for part in query.split("&") if not part.startswith("ssl_password="))
+    passwords = parse_qs(query).get("ssl_password", [])
+    return f"{base}{mark}{rest}", {"ssl_password": passwords[-1]} if passwords else {}
+
+
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def transport_options(url: str) -> dict[str, Any]:
+    """Return what Celery must be told of sentinels beside their URL."""
+    place = parse_place(url)
+    if place.form != SENTINEL:
+        return {}
+    return {"master_name": place.service, "sentinel_kwargs": place.sentinel_options}

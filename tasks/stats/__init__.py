@@ -1,0 +1,1 @@
+"""What is in the chat, and whether cleaning keeps up."""
