@@ -46,13 +46,13 @@ ON_ASYNCIO = {"test_check", "test_closing", "test_many", "test_presence", "test_
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "lab" in metafunc.fixturenames and metafunc.module.__name__ in ON_ASYNCIO:
+    if "lab" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_ASYNCIO:
         metafunc.parametrize("face", ["sync", "async"], indirect=True)
     if "server" not in metafunc.fixturenames:
         return
     needs_one = "server" in inspect.signature(metafunc.function).parameters
     needs_one |= metafunc.definition.get_closest_marker("one_server") is not None
-    both = metafunc.module.__name__ in ON_CLUSTER and not needs_one
+    both = metafunc.module.__name__.rpartition(".")[2] in ON_CLUSTER and not needs_one
     metafunc.parametrize("server", [*BINARIES, *(["cluster"] if both else [])], indirect=True, scope="session")
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from zlib import crc32
 from zlib import error as ZlibError  # noqa: N812  it is one
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it also runs where nothing is installed
 
 import celery

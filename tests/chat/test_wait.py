@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from lab import Lab, bodies, calls
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Server, eventually
+from waiters import Waiter, listeners, waiting
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
@@ -23,43 +23,6 @@ from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class Waiter(threading.Thread):
-    """A check in a thread of its own."""
-
-    def __init__(self, work: Any) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self.answer: Any = None
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.answer = self._work()
-        except Exception as error:  # noqa: BLE001  the test looks at it
-            self.error = error
-
-    def result(self, seconds: float = 20) -> Any:
-        self.join(seconds)
-        assert not self.is_alive(), "it waits still"
-        if self.error:
-            raise self.error
-        return self.answer
-
-
-def waiting(lab: Lab, client: str = "bob", channel: str = "lobby", seconds: float = 50, **options: Any) -> Waiter:
-    """Start a wait, and return when it is listening."""
-    before = listeners(lab, channel)
-    waiter = Waiter(lambda: lab.check(client, channel, wait=seconds, **options))
-    eventually(lambda: listeners(lab, channel) > before or (before and lab.chat.count_clients(channel)))
-    return waiter
-
-
-def listeners(lab: Lab, channel: str) -> int:
-    log = lab.key(channel, "log:").encode()
-    return sum(int(node.execute_command("PUBSUB", "SHARDNUMSUB", log)[1]) for node in nodes(lab.redis))
 
 
 @pytest.fixture

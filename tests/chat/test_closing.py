@@ -12,7 +12,7 @@ import pytest
 from lab import Blocking, Lab, bodies
 from redis.cluster import RedisCluster
 from servers import BINARIES, Server, eventually
-from test_wait import Waiter, waiting
+from waiters import Waiter, waiting
 
 from chat import AsyncChat, Chat, ChatClosedError
 from chat.store.connect import nodes

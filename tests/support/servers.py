@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STEERS = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")  # names in the environment that steer the product
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BINARIES = {"valkey": str(get_binary_path())}
 if redis_server := shutil.which("redis-server"):
     BINARIES["redis"] = redis_server
