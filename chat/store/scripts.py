@@ -1,4 +1,4 @@
-"""The Lua scripts: loaded once from ``chat/store/lua``, each run as one atomic step."""
+"""Lua scripts: each is loaded once from the folder ``lua`` beside its caller, and runs as one atomic step."""
 
 from __future__ import annotations
 
@@ -16,40 +16,36 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECK",
     "CLIENTS",
-    "DUE",
-    "EPOCH",
     "FORGET_CLIENTS",
     "HISTORY",
-    "NOTE_RUN",
-    "RELEASE",
-    "REMOVE_CHANNELS",
-    "RESTORE",
     "SEND",
-    "TRIM_BACKLOGS",
     "Call",
     "Script",
     "together",
 ]
 
+PACKAGE = __name__.rpartition(".")[0]
 Keys = tuple[bytes, ...]
 Args = tuple[Any, ...]
 
 
 class Script:
-    """One script of ``chat/store/lua``.
+    """One script.
 
     redis-py's own ``register_script`` is close, but decodes replies as its client says, and answers a flushed
     script cache with SCRIPT LOAD and a second EVALSHA, between which the cache can be flushed again or, on a
     cluster, the slot can move. EVAL does both in one step, on the node that has the keys.
 
     Args:
-        name: file name in ``chat/store/lua``, without ``.lua``.
-        shared: names of files that are put in front of it, after its first line.
+        name: file name in the package's folder ``lua``, without ``.lua``.
+        shared: names of files in ``chat/store/lua/shared`` that are put in front of it, after its first line.
+        package: the package whose script it is.
     """
 
-    def __init__(self, name: str, *shared: str) -> None:
-        first, own = _text(name).split("\n", 1)
-        self.source = "\n".join([first, *map(_text, shared), own])
+    def __init__(self, name: str, *shared: str, package: str = PACKAGE) -> None:
+        first, own = _text(package, name).split("\n", 1)
+        parts = [_text(PACKAGE, f"shared/{part}") for part in shared]
+        self.source = "\n".join([first, *parts, own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
@@ -128,8 +124,8 @@ class CheckScript(Script):
         return replies
 
 
-def _text(name: str) -> str:
-    return files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
 def _refused(replies: list[Any]) -> list[int]:
@@ -163,13 +159,6 @@ def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, N
 
 SEND = Script("send")
 CHECK = CheckScript()
-DUE = Script("due")
-EPOCH = Script("epoch")
-REMOVE_CHANNELS = Script("remove_channels")
-TRIM_BACKLOGS = Script("trim_backlogs")
 FORGET_CLIENTS = Script("forget_clients")
 HISTORY = Script("history")
 CLIENTS = Script("clients")
-NOTE_RUN = Script("note_run")
-RELEASE = Script("release")
-RESTORE = Script("restore")

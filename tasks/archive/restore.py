@@ -18,7 +18,7 @@ from chat.store.entries import sent_ms_of, time_of
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import Command, all_of
-from chat.store.scripts import RESTORE
+from chat.store.scripts import Script
 from tasks.archive.reader import Reader
 from tasks.settings import Settings
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.archive.reader import Slice
 
 __all__ = ["Restored", "restore"]
+
+RESTORE = Script("restore", package=__name__.rpartition(".")[0])
 
 TOGETHER, LARGEST = 100, 1_000_000  # messages, and bytes or one message, that one call puts back
 GAP = "the ids between are not in the archive"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_name, decode_text, encode_text
-from chat.store.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS, Script
 from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, portions
+from tasks.cleaning.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chat import Message
+    from chat.store.scripts import Script
     from tasks.cleaning.tally import Tally
     from tasks.settings import Settings
 

@@ -15,10 +15,11 @@ from chat.store.arguments import at_least, milliseconds, shown
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import raise_first
-from chat.store.scripts import DUE, EPOCH, RELEASE, Script, together
+from chat.store.scripts import Script, together
 from tasks.cleaning.handover import HandOver
 from tasks.cleaning.report import Report
 from tasks.cleaning.runs import recorded
+from tasks.cleaning.scripts import DUE, EPOCH, RELEASE
 from tasks.cleaning.tally import Tally
 from tasks.settings import Settings
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chat.store.arguments import at_least, milliseconds
-from chat.store.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS
 from tasks.cleaning.report import Report
+from tasks.cleaning.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS
 from tasks.cleaning.sweep import Rule, Sweep
 
 if TYPE_CHECKING:

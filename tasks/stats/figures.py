@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from chat.store.keys import Keys
 from chat.store.layout import confirm_shards
 from chat.store.nodes import Command, all_of, nodes
-from chat.store.scripts import DUE
 from tasks.cleaning.runs import LastRun, last_run, time_of
+from tasks.cleaning.scripts import DUE
 from tasks.settings import Settings
 
 if TYPE_CHECKING:

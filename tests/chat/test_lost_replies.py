@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from chat import Chat, KeyReusedError
 from chat.store.connect import connect
 from chat.store.keys import Keys
-from chat.store.scripts import NOTE_RUN
 from tasks.cleaning import Report
 from tasks.cleaning.runs import last_run, recorded
+from tasks.cleaning.scripts import NOTE_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

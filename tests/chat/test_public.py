@@ -22,7 +22,7 @@ from tasks.stats import usage
 if TYPE_CHECKING:
     from pathlib import Path
 
-LUA = sorted((ROOT / "chat" / "store" / "lua").glob("*.lua"))
+LUA = sorted(path for package in ("chat", "tasks") for path in (ROOT / package).rglob("*.lua"))
 SCRIPTS = [path for path in LUA if path.read_text().startswith("#!lua")]  # the others are put in front of them
 
 
@@ -129,11 +129,11 @@ def test_no_script_walks_over_keys_and_the_time_is_read_once(path: Path) -> None
 
 def test_only_what_stores_or_lets_in_is_refused_by_a_full_redis() -> None:
     first = {script.stem: script.read_text().splitlines()[0] for script in SCRIPTS}
-    assert [name for name, line in first.items() if not {"allow-oom", "no-writes"} & set(line.split("="))] == [
+    assert {name for name, line in first.items() if not {"allow-oom", "no-writes"} & set(line.split("="))} == {
         "check",
         "restore",
         "send",
-    ]
+    }
 
 
 def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
-    assert {f"chat/store/lua/{script.name}" for script in LUA} <= set(names)
+    assert {str(script.relative_to(ROOT)) for script in LUA} <= set(names)
     assert "chat/py.typed" in names
 
 

@@ -27,11 +27,10 @@ from chat import ChatFullError, InvalidArgumentError
 from chat._values import Message
 from chat.store.connect import connect, nodes
 from chat.store.entries import time_of
-from chat.store.scripts import RESTORE
 from tasks.archive import folder as archive_folder
 from tasks.archive import restore as restoring
 from tasks.archive.folder import Folder
-from tasks.archive.restore import restore
+from tasks.archive.restore import RESTORE, restore
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.stats.figures import read_stats
 
