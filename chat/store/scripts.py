@@ -90,8 +90,8 @@ class CheckScript(Script):
     """``check.lua``; and ``check_known.lua`` for what a full Redis refuses, in one more round trip."""
 
     def __init__(self) -> None:
-        super().__init__("check", "reading")
-        self._known = Script("check_known", "reading")
+        super().__init__("check", "time", "ids", "reading")
+        self._known = Script("check_known", "time", "ids", "reading")
 
     def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Check; while Redis is full, only where the client is known."""
@@ -157,7 +157,7 @@ def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, N
         replies[index] = yield calls[index]
 
 
-SEND = Script("send")
+SEND = Script("send", "time", "ids")
 CHECK = CheckScript()
 FORGET_CLIENTS = Script("forget_clients")
 HISTORY = Script("history")

@@ -14,12 +14,8 @@
 local log, updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 7)
 local channel, body, token, digest = unpack(ARGV, 1, 4)
 local hard_backlog, dedupe_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-local AHEAD = 3600e3 -- ms; a stamp further ahead than this is of a clock that was wrong, and counts as now
 local LONGEST = 2 * 86400e3 -- ms; two of the longest dedupe windows that are allowed
 local SHRINK = 1000 -- a lowered cap shrinks an old log by this many messages a send, to stay short
-
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Tokens go into two hashes in turn; the field `window` of a hash is "<ms when it ends> <ms that it lives>".
 local first = redis.call('HMGET', KEYS[8], token, 'window')
@@ -36,7 +32,7 @@ end
 local sent_ms = now_ms
 if redis.call('ZADD', updated, 'GT', 'CH', now_ms, channel) == 0 then
   sent_ms = tonumber(redis.call('ZSCORE', updated, channel))
-  if sent_ms > now_ms + AHEAD then
+  if sent_ms > now_ms + AHEAD_MS then
     sent_ms = now_ms
     redis.call('ZADD', updated, now_ms, channel)
   end
@@ -49,15 +45,9 @@ local known_size = tonumber(redis.call('ZINCRBY', sizes, 1, channel))
 
 if size == 1 then redis.call('ZADD', heads, sent_ms, channel) end
 if not base then
-  -- The channel begins above every id of the shard's removed channels. Where it left other traces,
-  -- `trimmed` itself was lost: go on above every id it can have had (one a millisecond since 1970).
-  base = tonumber(redis.call('HGET', meta, 'floor') or 0)
-  if traces or size > 1 then base = math.max(base, now_ms) end
-  redis.call('HSET', trimmed, channel, base)
+  base = begin(trimmed, meta, channel, traces or size > 1)
 elseif known_size > size then
-  base = base + known_size - size -- the log was lost: its messages count as removed
-  redis.call('HSET', trimmed, channel, base)
-  redis.call('HINCRBY', meta, 'removed', known_size - size)
+  base = count_lost(trimmed, meta, channel, base, known_size - size)
 end
 
 local excess = hard_backlog > 0 and math.min(size - hard_backlog, SHRINK) or 0
@@ -77,7 +67,7 @@ redis.call('HINCRBY', meta, 'sent', 1)
 -- opened, so it does end. With the same `dedupe_ms` everywhere each takes tokens for one window, and lives for one more.
 local ends = { [8] = tonumber((first[2] or '0'):match('^%d+')), [9] = tonumber((second[2] or '0'):match('^%d+')) }
 local last = ends[9] > ends[8] and 9 or 8
-if ends[last] - now_ms < dedupe_ms or ends[last] - now_ms > AHEAD then
+if ends[last] - now_ms < dedupe_ms or ends[last] - now_ms > AHEAD_MS then
   local function set_end(i, moment, lives)
     ends[i] = moment
     redis.call('HSET', KEYS[i], 'window', string.format('%d %d', moment, lives))
@@ -86,7 +76,7 @@ if ends[last] - now_ms < dedupe_ms or ends[last] - now_ms > AHEAD then
 
   for i, found in pairs({ [8] = first[2], [9] = second[2] }) do
     local lives = tonumber((found or '0 0'):match('%d+$'))
-    if ends[i] - lives > now_ms + AHEAD then set_end(i, now_ms + math.max(lives, dedupe_ms), lives) end
+    if ends[i] - lives > now_ms + AHEAD_MS then set_end(i, now_ms + math.max(lives, dedupe_ms), lives) end
   end
   local window = math.floor(now_ms / dedupe_ms)
   local other = ends[last] > now_ms and 17 - last or 8 + window % 2

@@ -8,8 +8,6 @@ local EACH = 100 -- bytes that take as long as an entry does beside its text
 local STEP = 16 -- entries read at a time, as other senders may be allowed longer ones
 local FORGOTTEN = 1e9 -- a position this far behind is from before `trimmed` was lost, not a slow reader's
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = redis.call('HGET', meta, 'epoch')
 
 -- The time of the message at an index: it tells a message from another one that got its id in another history.
@@ -23,20 +21,14 @@ local function bounds(log, seen, read, channel)
   local size = redis.call('LLEN', log)
   local base = tonumber(redis.call('HGET', trimmed, channel))
   if not base then
-    -- As in send.lua: a channel without any trace begins at the floor, any other has lost its `trimmed`.
-    local lost = size > 0 or redis.call('EXISTS', seen, read) > 0 or redis.call('ZSCORE', updated, channel)
-    base = tonumber(redis.call('HGET', meta, 'floor') or 0)
-    if lost then base = math.max(base, now_ms) end
-    redis.call('HSET', trimmed, channel, base)
+    local traces = size > 0 or redis.call('EXISTS', seen, read) > 0 or redis.call('ZSCORE', updated, channel)
+    base = begin(trimmed, meta, channel, traces)
   elseif size == 0 then
     local lost = tonumber(redis.call('ZSCORE', sizes, channel) or 0)
     if lost > 0 then
-      base = base + lost -- the log was lost: its messages count as removed
-      redis.call('HSET', trimmed, channel, base)
+      base = count_lost(trimmed, meta, channel, base, lost)
       redis.call('ZADD', sizes, 0, channel)
-      redis.call('HINCRBY', meta, 'removed', lost)
-      local known = redis.call('HMGET', meta, 'unkept', 'floor') -- as in remove_channels.lua
-      if base > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', base) end
+      note_unkept(meta, base)
     end
   end
   return base, size
