@@ -17,7 +17,7 @@ from chat.store.connect import confirm_arguments, connect_async, stop_retrying
 from chat.store.keys import decode_name
 from chat.store.layout import confirm_shards_async
 from chat.store.nodes import RAW
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat.store.scripts import CHECK, CLIENTS, HISTORY, LEAVE, SEND, Script
 from chat.waiting.aio import AsyncWakeUps
 from chat.waiting.gate import AsyncGate, share_of_waiters
 from chat.waiting.looks import AsyncLooks
@@ -133,7 +133,7 @@ class AsyncChat:
         """Do as `Chat.leave_channel` does."""
         keys, args = self._requests.leave(client, channel)
         await self._confirm_to_read()
-        await self._run(FORGET_CLIENTS, keys, args)
+        await self._run(LEAVE, keys, args)
 
     async def channels(self) -> AsyncIterator[str]:
         """Do as `Chat.channels` does."""

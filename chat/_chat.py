@@ -15,7 +15,7 @@ from chat.store.connect import confirm_arguments, connect, stop_retrying
 from chat.store.keys import decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import RAW
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat.store.scripts import CHECK, CLIENTS, HISTORY, LEAVE, SEND, Script
 from chat.waiting.gate import CLOSING, Gate, share_of_waiters
 from chat.waiting.looks import Looks
 from chat.waiting.threads import WakeUps
@@ -221,7 +221,7 @@ class Chat:
         """
         keys, args = self._requests.leave(client, channel)
         self._confirm_to_read()
-        self._run(FORGET_CLIENTS, keys, args)
+        self._run(LEAVE, keys, args)
 
     def channels(self) -> Iterator[str]:
         """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""

@@ -28,7 +28,6 @@ __all__ = ["PAGE", "Checking", "Many", "Requests", "Sending", "full"]
 STAMP = 14  # bytes before the body in an entry of a log
 TOGETHER = 20  # channels that one call of the script checks: with little to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
-OF_ONE_CLIENT = ("", 0, 0, "remove", 1)  # forget_clients.lua: no lease, no timeout, one client at most
 
 UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
 
@@ -199,13 +198,12 @@ class Requests:
         return self.keys.of_channels(self.keys.shard_of(name), [name], "seen", "read")
 
     def leave(self, client: str, channel: str) -> Call:
-        """Return what ``forget_clients.lua`` takes for one client."""
+        """Return what ``leave.lua`` takes."""
         name = name_of("channel name", channel)
-        leaving = name_of("client name", client)
         shard = self.keys.shard_of(name)
-        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta", "lease:clean_clients")
+        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta")
         keys += self.keys.of_channels(shard, [name], "log", "seen", "read")
-        return keys, (*OF_ONE_CLIENT, leaving, name)
+        return keys, (name, name_of("client name", client))
 
     def indexes(self) -> list[bytes]:
         """Return the index of the channels of each shard."""

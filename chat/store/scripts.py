@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECK",
     "CLIENTS",
-    "FORGET_CLIENTS",
     "HISTORY",
+    "LEAVE",
     "SEND",
     "Call",
     "Script",
@@ -159,6 +159,6 @@ def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, N
 
 SEND = Script("send", "time", "ids")
 CHECK = CheckScript()
-FORGET_CLIENTS = Script("forget_clients")
 HISTORY = Script("history")
 CLIENTS = Script("clients")
+LEAVE = Script("leave", "time", "ids")
