@@ -69,8 +69,7 @@ class Script:
         first, own = _text(package, name).split("\n", 1)
         self.source = "\n".join([first, *(_shared_text(package, part) for part in shared), own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        suffix = "_RO" if "no-writes" in first else ""
-        self._by_sha, self._by_source = (f"EVALSHA{suffix}", self.sha), (f"EVAL{suffix}", self.source)
+        self._suffix = "_RO" if "no-writes" in first else ""
         self._instead = instead
 
     def __call__(self, client: Client, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
@@ -85,7 +84,7 @@ class Script:
 
     def command(self, keys: Sequence[bytes], args: Iterable[Any]) -> Command:
         """Return the first command of a call."""
-        return Command(keys[0], (*self._by_sha, len(keys), *keys, *args))
+        return Command(keys[0], (f"EVALSHA{self._suffix}", self.sha, len(keys), *keys, *args))
 
     def instead_of(self, reply: Any) -> Script | None:
         """Return the script to call after a reply, if there is one."""
@@ -96,7 +95,7 @@ class Script:
         """Yield the commands of a call until one is answered; the reply, or an error, is sent back."""
         reply = yield self.command(keys, args)
         if isinstance(reply, NoScriptError):
-            reply = yield Command(keys[0], (*self._by_source, len(keys), *keys, *args))
+            reply = yield Command(keys[0], (f"EVAL{self._suffix}", self.source, len(keys), *keys, *args))
         if script := self.instead_of(reply):
             reply = yield from script.attempts(keys, args)
         return reply
