@@ -15,6 +15,7 @@ from servers import ROOT
 import chat
 from chat import AsyncChat, Chat, InvalidArgumentError, _errors, settings
 from tasks import cleaning
+from tasks import settings as daemon_settings
 from tasks.commands import screen
 from tasks.stats import figures as stats
 from tasks.stats import usage
@@ -26,7 +27,7 @@ LUA = sorted(path for package in ("chat", "tasks") for path in (ROOT / package).
 SCRIPTS = [path for path in LUA if path.read_text().startswith("#!lua")]  # the others are put in front of them
 
 
-@pytest.mark.parametrize("module", [chat, cleaning, screen, settings, stats, usage])
+@pytest.mark.parametrize("module", [chat, cleaning, daemon_settings, screen, settings, stats, usage])
 def test_what_is_public_is_said_and_sorted(module: object) -> None:
     names = module.__all__
     assert names == sorted(names)
