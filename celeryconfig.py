@@ -73,7 +73,7 @@ task_track_started = True
 
 # Beat keeps no file, so there is nothing to corrupt and no folder to be writable. Ours is Celery's in-memory scheduler
 # that finds in Redis when each run was last scheduled, and cleans in its own process when Redis is too full for a task.
-beat_scheduler = "tasks.robust.scheduler:Scheduler"
+beat_scheduler = f"{__name__.replace('celeryconfig', 'tasks')}.robust.scheduler:Scheduler"
 beat_max_loop_interval = 5  # seconds; the default of 300 answers a stopped clock or a signal late
 beat_enable_remote_control = True  # beat answers a ping: `celery -A tasks health beat --ping`
 timezone = "UTC"  # of cron expressions

@@ -23,9 +23,7 @@ TALKATIVE = (  # say it at each attempt, or in many lines
     "celery.beat",
     "celery.worker.consumer",
     "py.warnings",
-    "tasks.robust.broker",
-    "tasks.robust.scheduler",
-    "tasks.health",
+    *(f"{__package__.removesuffix('robust')}{module}" for module in ("robust.broker", "robust.scheduler", "health")),
 )
 
 
