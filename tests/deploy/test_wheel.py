@@ -50,8 +50,8 @@ def rooms():
     "both.py": """
 import os
 from celery import Celery
-from pollchat import Settings
 from pollchat.tasks import beat_schedule
+from pollchat.tasks.settings import Settings
 
 app = Celery("both", broker=os.environ["REDIS_URL"], include=["tasks", "pollchat.tasks.periodic"])
 app.conf.task_default_queue = "both"
