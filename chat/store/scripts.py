@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from chat._errors import ChatFullError
 from chat.store.nodes import (
+    RAW,
     AsyncClient,
     Client,
     Command,
@@ -69,13 +70,17 @@ class Script:
         first, own = _text(package, name).split("\n", 1)
         self.source = "\n".join([first, *(_shared_text(package, part) for part in shared), own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        suffix = "_RO" if "no-writes" in first else ""
+        self._writes = "no-writes" not in first
+        suffix = "" if self._writes else "_RO"
         self._by_sha, self._by_source = f"EVALSHA{suffix}", f"EVAL{suffix}"
         self._instead = instead
 
     def __call__(self, client: Client, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script in one round trip; in two when the server has not seen it yet."""
         try:
+            if self._writes:  # as `run` does, in 2 us less: a twentieth of a send's time in the client
+                execute: Any = client.execute_command
+                return execute(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return run(client, self.command(keys, args))
         except ResponseError as error:
             reply = answer(self.steps(error, keys, args), lambda command: run(client, command))
@@ -84,6 +89,8 @@ class Script:
     async def run_async(self, client: AsyncClient, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script as a call does, through a client of ``redis.asyncio``."""
         try:
+            if self._writes:
+                return await client.execute_command(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return await run_async(client, self.command(keys, args))
         except ResponseError as error:
             reply = await answer_async(self.steps(error, keys, args), lambda command: run_async(client, command))
