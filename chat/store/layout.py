@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 __all__ = ["confirm_shards", "confirm_shards_async"]
 
 
-def confirm_shards(client: Client, keys: Keys, *, fix: bool) -> None:
+def confirm_shards(client: Client, keys: Keys, *, create: bool) -> None:
     """Compare the number of shards with the one in Redis.
 
     Args:
         client: where the data lies.
         keys: the layout this process means to use.
-        fix: write the number where there is none yet.
+        create: write the number where there is none yet.
 
     Raises:
         ShardsMismatchError: Redis has another number.
     """
     stored = client.get(keys.layout)
-    if stored is None and fix:
+    if stored is None and create:
         client.set(keys.layout, keys.shards, nx=True)
         stored = client.get(keys.layout)
-    _hold(stored, keys)
+    _compare(stored, keys)
 
 
 async def confirm_shards_async(client: AsyncClient, keys: Keys) -> None:
@@ -37,10 +37,10 @@ async def confirm_shards_async(client: AsyncClient, keys: Keys) -> None:
     if stored is None:
         await client.set(keys.layout, keys.shards, nx=True)
         stored = await client.get(keys.layout)
-    _hold(stored, keys)
+    _compare(stored, keys)
 
 
-def _hold(stored: Any, keys: Keys) -> None:
+def _compare(stored: Any, keys: Keys) -> None:
     """Hold the number of shards that Redis has, None where it has none yet, against a layout.
 
     Raises:
