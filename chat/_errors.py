@@ -18,7 +18,7 @@ Redis unreachable is not among them: redis-py's own ``ConnectionError`` and ``Ti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
@@ -51,6 +51,9 @@ class ChatClosedError(ChatError, RuntimeError):
     def __init__(self) -> None:
         super().__init__("the chat is closed, calls must come before its close() or aclose(): make another one")
 
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
 
 class ChatFullError(ChatError, OutOfMemoryError):
     """Raised when Redis has no memory left for a message or a new client: nothing of it was stored."""
@@ -69,6 +72,9 @@ class ChecksFailedError(ChatError, RuntimeError):
         count = len(checks) + len(errors)
         super().__init__(f"{len(errors)} of {count} channels could not be checked; {channel!r} first: {error}")
         self.checks, self.errors = checks, errors
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), (self.checks, self.errors)
 
 
 class InvalidArgumentError(ChatError, ValueError):

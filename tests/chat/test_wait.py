@@ -179,6 +179,7 @@ def test_a_connection_that_redis_py_made_anew_is_subscribed_again(
 
     monkeypatch.setattr(registry.Registry, "heard", cut_off)
     with Chat.from_url(server.url) as chat:
+        chat.check_messages("bob", "cut off")
         waiter = Waiter(lambda: chat.check_messages("bob", "cut off", wait=50))
         eventually(lambda: cut and cut[0].is_connected)
         chat.send_message("cut off", "hi")
@@ -202,6 +203,7 @@ def test_a_connection_that_another_task_closed_is_made_anew(server: Server, monk
     async def wait() -> list[Any]:
         nonlocal chat
         async with AsyncChat.from_url(server.url) as chat, AsyncChat.from_url(server.url) as other:
+            await chat.check_messages("bob", "cut off too")
             waiter = asyncio.create_task(chat.check_messages("bob", "cut off too", wait=50))
             while not cut:
                 assert not await other.read_history("cut off too")
