@@ -11,7 +11,7 @@ from chat._pages import Pages, page_of_channels, page_of_clients, scan_index
 from chat._requests import Requests
 from chat.settings import Settings
 from chat.store.connect import connect_async
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
+from chat.store.scripts import CLIENTS, SEND, call_all_async
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class AsyncChat:
         See `Chat.check_many`.
         """
         many = self._requests.check_many(client, channels, limit, history)
-        return many.checked(await self._transport.read(CHECK.each_async, many.calls))
+        return many.checked(await self._transport.read(call_all_async, many.calls))
 
     def listen(
         self, client: str, channel: str, *, after: str | None = None, history: int = 0
@@ -113,8 +113,8 @@ class AsyncChat:
 
         See `Chat.read_history`.
         """
-        keys, args = self._requests.history(channel, limit, before)
-        return decode_history(await self._transport.read(HISTORY.run_async, keys, args))
+        script, keys, args = self._requests.history(channel, limit, before)
+        return decode_history(await self._transport.read(script.run_async, keys, args))
 
     def clients(self, channel: str) -> AsyncIterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.
@@ -133,8 +133,8 @@ class AsyncChat:
 
         See `Chat.leave_channel`.
         """
-        keys, args = self._requests.leave(client, channel)
-        await self._transport.read(FORGET_CLIENTS.run_async, keys, args)
+        script, keys, args = self._requests.leave(client, channel)
+        await self._transport.read(script.run_async, keys, args)
 
     async def channels(self) -> AsyncIterator[str]:
         """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""

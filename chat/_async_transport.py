@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._requests import full
 from chat.store.connect import confirm_client, stop_retrying
 from chat.store.layout import confirm_shards_async
-from chat.store.scripts import CHECK
+from chat.store.scripts import CHECK, out_of_memory
 from chat.waiting.aio import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
 from chat.waiting.gate import AsyncGate
@@ -60,7 +59,7 @@ class AsyncTransport:
             await self._confirm_layout()
             return await self._gate.run(work, self.client, *args)
         except OutOfMemoryError as error:
-            raise full() from error
+            raise out_of_memory() from error
 
     async def read(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """See `Transport.read`."""

@@ -11,7 +11,7 @@ from chat._requests import Requests
 from chat._transport import Transport
 from chat.settings import Settings
 from chat.store.connect import connect
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND
+from chat.store.scripts import CLIENTS, SEND, call_all
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Chat:
             ChatClosedError: the chat is closed.
         """
         many = self._requests.check_many(client, channels, limit, history)
-        return many.checked(self._transport.read(CHECK.each, many.calls))
+        return many.checked(self._transport.read(call_all, many.calls))
 
     def listen(self, client: str, channel: str, *, after: str | None = None, history: int = 0) -> Iterator[Message]:
         """Yield a client's messages of a channel as they come; closing the chat ends it with `ChatClosedError`.
@@ -170,8 +170,8 @@ class Chat:
         Raises:
             InvalidArgumentError: a name, limit or id is not allowed.
         """
-        keys, args = self._requests.history(channel, limit, before)
-        return decode_history(self._transport.read(HISTORY, keys, args))
+        call = self._requests.history(channel, limit, before)
+        return decode_history(self._transport.read(*call))
 
     def clients(self, channel: str) -> Iterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.
@@ -193,8 +193,7 @@ class Chat:
 
         A check of this client that still waits connects it again.
         """
-        keys, args = self._requests.leave(client, channel)
-        self._transport.read(FORGET_CLIENTS, keys, args)
+        self._transport.read(*self._requests.leave(client, channel))
 
     def channels(self) -> Iterator[str]:
         """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import OutOfMemoryError
 
-from chat._requests import full
 from chat.store.connect import confirm_client, stop_retrying
 from chat.store.layout import confirm_shards
-from chat.store.scripts import CHECK
+from chat.store.scripts import CHECK, out_of_memory
 from chat.waiting.checks import CheckThreads
 from chat.waiting.gate import CLOSE_TIMEOUT, Gate
 from chat.waiting.servers import share_of_waiters
@@ -63,7 +62,7 @@ class Transport:
             with self._gate:
                 return work(self.client, *args)
         except OutOfMemoryError as error:
-            raise full() from error
+            raise out_of_memory() from error
 
     def read(self, work: Callable[..., Any], *args: Any) -> Any:
         """Return what ``work(client, *args)`` returns; a full Redis without the layout yet is no error."""
