@@ -38,13 +38,14 @@ class Script:
 
     Args:
         name: file name in the package's folder ``lua``, without ``.lua``.
-        shared: names of files in ``chat/store/lua/shared`` that are put in front of it, after its first line.
+        shared: names of files that are put in front of it, after its first line: in the package's folder
+            ``lua/shared``, or else in that of ``chat.store``.
         package: the package whose script it is.
     """
 
     def __init__(self, name: str, *shared: str, package: str = PACKAGE) -> None:
         first, own = _text(package, name).split("\n", 1)
-        parts = [_text(PACKAGE, f"shared/{part}") for part in shared]
+        parts = [_shared(package, part) for part in shared]
         self.source = "\n".join([first, *parts, own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
@@ -126,6 +127,11 @@ class CheckScript(Script):
 
 def _text(package: str, name: str) -> str:
     return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def _shared(package: str, name: str) -> str:
+    own = files(package).joinpath("lua", "shared", f"{name}.lua")
+    return own.read_text("utf-8") if own.is_file() else _text(PACKAGE, f"shared/{name}")
 
 
 def _refused(replies: list[Any]) -> list[int]:
