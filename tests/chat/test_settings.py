@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery.schedules import crontab
+from chat._cron import parse_cron
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import ROOT, run
 
 from chat import Settings, SettingsError
-from chat._cron import parse_cron
 from chat.store.urls import parse_place
 from tasks import beat_schedule
 from tasks.schedule import celery_url, longest_interval, transport_options

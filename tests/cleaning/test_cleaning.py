@@ -8,12 +8,13 @@ from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from chat import InvalidArgumentError, Settings, ShardsMismatchError
+from chat import InvalidArgumentError, ShardsMismatchError
 from chat.store.scripts import together
 from tasks import cleaning
 from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients
 from tasks.cleaning import sweep as sweeping
 from tasks.cleaning.scripts import DUE
+from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import pytest
 from lab import Lab
 from servers import ROOT, Server, eventually, run
 
-from chat import Chat, InvalidArgumentError, Settings, sizing
+from chat import Chat, InvalidArgumentError, sizing
 from chat.sizing import Load, size_up
 from chat.store.keys import Keys
 from chat.store.scripts import SEND
 from tasks.periodic import TIME_BUDGET
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
