@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from chat import ChatError, InvalidArgumentError
 from chat.store.connect import connect
 from tasks import cleaning
+from tasks.cleaning.sweeps import SweepOptions
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ TIME_BUDGET = 40  # seconds; below the soft time limit of celeryconfig, so that 
 # Celery raises it wherever a task happens to be, in a function of the user's as well, and it is an Exception like any
 # other. `chat` knows no Celery, so it is told here what ends a run.
 ENDS = (SoftTimeLimitExceeded,)
-OURS = {"client", "time_budget", "progress", "settings", "ends"}  # arguments that callers of a task do not set
+OURS = {
+    "client",
+    "options",
+    "time_budget",
+    "progress",
+    "settings",
+    "ends",
+}  # arguments that callers of a task do not set
 
 log = get_task_logger(__name__)
 
@@ -113,7 +121,7 @@ def run(
     Raises:
         InvalidArgumentError: an argument that the sweep has not, or a value that is not allowed.
     """
-    allowed = sorted(set(inspect.signature(clean).parameters) - OURS)
+    allowed = sorted({*inspect.signature(clean).parameters, *SweepOptions.__annotations__} - OURS)
     unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
     if unknown:
         message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"

@@ -1,7 +1,7 @@
 """What is due, and what is done about it: the one table that sweeps, dry runs, stats and metrics go by.
 
-A rule holds one index of every shard against one limit. What its index names is only a candidate: the scripts look
-again at each channel.
+A rule compares one index of every shard with one limit. A channel that the index names is only a candidate: the scripts
+look at it again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from tasks.cleaning import scripts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chat.store.keys import Keys
-    from chat.store.scripts import Call, Script
+    from chat.store.scripts import Script
     from tasks.settings import Settings
 
-__all__ = ["RULES", "SWEEPS", "Action", "Limits", "Order", "Rule", "rules_of"]
-
-LEASE_MS = 30_000  # a shard is free again this long after the last sign of life of its sweep
+__all__ = ["RULES", "Action", "Limits", "Order", "Rule", "rules_of", "sweeps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,31 +39,27 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the limits of the settings, with those that a call overrides: all in seconds or messages.
+        """Return the limits of the settings, or of the call where it overrides them: seconds and messages.
 
         Raises:
             InvalidArgumentError: a limit that is not allowed.
         """
-        given = {name: value for name, value in (overrides or {}).items() if value is not None}
         limits = {}
         for name in (item.name for item in fields(cls)):
-            value = given.get(name, getattr(settings, name))
+            given = (overrides or {}).get(name)
+            value = getattr(settings, name) if given is None else given
             limits[name] = at_least(0, name, value) if name == "backlog" else milliseconds(name, value)
         return cls(**limits)
-
-    def values(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Return the limits of these names."""
-        return tuple(getattr(self, name) for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """How an index is asked for what is due.
+    """The scripts that ask an index what is due.
 
     Attributes:
         due: counts and names what is due; only reads.
         survey: counts what is due when a sweep begins.
-        next: names the next batch of a sweep, which holds the shard's lease.
+        next: names the next batch of a sweep, and takes the lease of the shard for it.
     """
 
     due: Script
@@ -80,55 +73,130 @@ BY_SIZE = Order(due=scripts.DUE_BY_SIZE, survey=scripts.SURVEY_BY_SIZE, next=scr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What is done with candidates: a script, and what it takes. The names of the channels follow.
+    """A script that takes candidates: what it gets before their names.
 
     Attributes:
-        script: that takes it.
-        shard_keys: the shard's keys.
-        channel_keys: the keys of each channel.
-        limits: the limits, by their names.
-        budget: how much the call may remove at most, where it has a bound.
+        script: the script.
+        shard_keys: keys of the shard.
+        channel_keys: keys of each channel.
+        budget: messages or clients that one call removes at most, however many are due: under 1 ms of the server's
+            time. Empty where the number of candidates is bound enough.
     """
 
     script: Script
     shard_keys: tuple[str, ...] = ()
-    channel_keys: tuple[str, ...]
-    limits: tuple[str, ...]
+    channel_keys: tuple[str, ...] = ("log",)
     budget: tuple[int, ...] = ()
-
-    def call(
-        self, keys: Keys, shard: int, names: list[bytes], limits: Limits, *, lease: tuple[str, str] | None = None,
-        ids: Iterable[int] = (),
-    ) -> Call:
-        """Return the call for some channels of a shard; `lease` is its key and its owner, `ids` what was archived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One row of the table.
+    """A row of the table.
 
     Attributes:
-        sweep: it belongs to.
-        index: that names the candidates.
-        order: of that index.
-        limit: it is held against.
-        figure: its name in the stats of a shard.
-        peek: counts what would go; only reads.
-        read: returns the messages that would go, for the archive; only reads. None where no messages go.
-        remove: removes; it holds the shard's lease.
-        counts: what the report of the sweep counts, in the order of the scripts' counts.
-        is_optional: a limit of 0 is no limit.
-        is_announced: ``CHAT_ON_EXPIRE`` is told what went.
+        sweep: the sweep that it belongs to.
+        index: names the candidates.
+        order: of the index.
+        limit: the limit that the index is compared with.
+        optional: a limit of 0 is none.
+        limits: the limits that the actions go by.
+        counts: what the actions count.
+        peek: counts what would be removed; only reads.
+        read: returns the messages that would be removed, for the archive; only reads. None where there are none.
+        remove: removes, if the run holds the lease.
+        announced: whether ``CHAT_ON_EXPIRE`` is told what was removed.
+        figure: the number of channels that are due, in the stats.
     """
 
     sweep: str
     index: str
     order: Order
     limit: str
-    figure: str
+    optional: bool = False
+    limits: tuple[str, ...]
+    counts: tuple[str, ...]
     peek: Action
     read: Action | None = None
     remove: Action
-    counts: tuple[str, ...]
-    is_optional: bool = False
-    is_announced: bool = False
+    announced: bool = False
+    figure: str
+
+    @property
+    def mark(self) -> str:
+        """The field of a shard's ``meta`` that holds when nothing was due."""
+        return f"done:{self.index}"
+
+    def counted(self, counts: Iterable[int]) -> dict[str, int]:
+        """Return the counts of a script by their names."""
+        return dict(zip(self.counts, counts, strict=False))
+
+
+def _trim(peek: Script, read: Script, trim: Script) -> dict[str, Any]:
+    """Return what the two rules of the backlog have in common."""
+    return {
+        "sweep": "clean_backlog",
+        "limits": ("backlog", "message_timeout"),
+        "counts": ("messages",),
+        "peek": Action(script=peek),
+        "read": Action(script=read, shard_keys=("trimmed",)),
+        "remove": Action(script=trim, shard_keys=("sizes", "heads", "trimmed"), budget=(10_000,)),
+    }
+
+
+RULES = (
+    Rule(
+        sweep="clean_channels",
+        index="updated",
+        order=BY_AGE,
+        limit="channel_timeout",
+        limits=("channel_timeout",),
+        counts=("channels", "messages"),
+        peek=Action(script=scripts.PEEK_CHANNELS, shard_keys=("updated",)),
+        read=Action(script=scripts.READ_CHANNELS, shard_keys=("updated", "trimmed")),
+        remove=Action(script=scripts.REMOVE_CHANNELS, shard_keys=("updated", "sizes", "heads", "polled", "trimmed")),
+        announced=True,
+        figure="idle",
+    ),
+    Rule(
+        index="sizes",
+        order=BY_SIZE,
+        limit="backlog",
+        figure="over_backlog",
+        **_trim(scripts.PEEK_BACKLOGS, scripts.READ_BACKLOGS, scripts.TRIM_BACKLOGS),
+    ),
+    Rule(
+        index="heads",
+        order=BY_AGE,
+        limit="message_timeout",
+        optional=True,
+        figure="too_old",
+        **_trim(scripts.PEEK_OLD, scripts.READ_OLD, scripts.TRIM_OLD),
+    ),
+    Rule(
+        sweep="clean_clients",
+        index="polled",
+        order=BY_AGE,
+        limit="client_timeout",
+        limits=("client_timeout",),
+        counts=("clients",),
+        peek=Action(script=scripts.PEEK_CLIENTS, channel_keys=("seen",)),
+        remove=Action(
+            script=scripts.FORGET_CLIENTS,
+            shard_keys=("updated", "polled", "trimmed"),
+            channel_keys=("log", "seen", "read"),
+            budget=(500,),
+        ),
+        announced=True,
+        figure="expired",
+    ),
+)
+
+
+def rules_of(limits: Limits, sweep: str = "") -> list[Rule]:
+    """Return the rules that the limits leave switched on, of one sweep or of all."""
+    return [rule for rule in RULES if sweep in {"", rule.sweep} and (getattr(limits, rule.limit) or not rule.optional)]
+
+
+def sweeps() -> list[str]:
+    """Return the names of the sweeps."""
+    return list(dict.fromkeys(rule.sweep for rule in RULES))

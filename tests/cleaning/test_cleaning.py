@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +11,9 @@ from redis.exceptions import ResponseError
 
 from chat import InvalidArgumentError, ShardsMismatchError
 from chat.store.scripts import together
-from tasks import cleaning
-from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients
-from tasks.cleaning import sweep as sweeping
-from tasks.cleaning.scripts import DUE
+from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, job, removal, rules
+from tasks.cleaning.removal import Removal
+from tasks.cleaning.scripts import DUE_BY_SIZE
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
@@ -54,7 +54,7 @@ def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> Non
 def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 3)
     lab.idle("lobby", 901)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.send("lobby", "m4"), sweeping.Sweep._call))
+    monkeypatch.setattr(Removal, "_remove", meanwhile(lambda: lab.send("lobby", "m4"), Removal._remove))
     assert counts(clean_channels(lab.redis)) == (0, 0, 0)
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
 
@@ -91,7 +91,7 @@ def test_the_fullest_channels_come_first(redis: Redis) -> None:
     lab = Lab(redis, shards=1)
     for number in range(1, 6):
         lab.send_all(f"c{number}", 2 * number)
-    order = DUE(redis, ["chat:{0}:sizes", "chat:{0}:lease:x"], ("size", 3, 0, 10, "", 0))[2:]
+    order = DUE_BY_SIZE(redis, ["chat:{0}:sizes"], (3, 0, 10))[2:]
     assert order == [b"c5", b"c4", b"c3", b"c2"]
 
 
@@ -122,8 +122,13 @@ def test_no_message_timeout_means_no_age_limit(lab: Lab) -> None:
     assert clean_backlog(lab.redis).messages == 0
 
 
+def bounded(rule: rules.Rule) -> rules.Rule:
+    """Return the rule with removals of seven messages or clients a call."""
+    return replace(rule, remove=replace(rule.remove, budget=tuple(7 for _ in rule.remove.budget)))
+
+
 def test_one_huge_channel_goes_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "DROP_BUDGET", 7)
+    monkeypatch.setattr(rules, "RULES", tuple(map(bounded, rules.RULES)))
     lab.send_all("lobby", 150)
     calls(lab.redis)
     assert clean_backlog(lab.redis, backlog=100).messages == 50
@@ -145,7 +150,7 @@ def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
         clean_channels(lab.redis, channel_timeout=0)
 
     lab.send_all("lobby", 9)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(remove, sweeping.Sweep._call))
+    monkeypatch.setattr(Removal, "_remove", meanwhile(remove, Removal._remove))
     clean_backlog(lab.redis, backlog=5)
     assert not lab.traces("lobby")
 
@@ -183,7 +188,7 @@ def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
 def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.check("bob", "lobby"), sweeping.Sweep._call))
+    monkeypatch.setattr(Removal, "_remove", meanwhile(lambda: lab.check("bob", "lobby"), Removal._remove))
     assert counts(clean_clients(lab.redis)) == (0, 0, 0)
     assert not lab.check("bob", "lobby").new
 
@@ -228,7 +233,7 @@ def test_a_channel_that_leaves_the_due_index_is_not_looked_at_again(lab: Lab) ->
 
 
 def test_many_clients_of_one_channel_go_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "FORGET_BUDGET", 7)
+    monkeypatch.setattr(rules, "RULES", tuple(map(bounded, rules.RULES)))
     for number in range(50):
         lab.check(f"client {number}", "lobby")
     assert clean_clients(lab.redis, client_timeout=0).clients == 50
@@ -291,7 +296,7 @@ def test_a_dry_run_selects_the_same_and_changes_nothing(
 
 @pytest.mark.parametrize("clean", ALL)
 def test_a_dry_run_turns_every_page(lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "BATCH", 1)
+    monkeypatch.setattr(job, "BATCH", 1)
     fill(lab)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     assert sum(counts(clean(lab.redis, dry_run=True, **arguments))) in {125, 50, 25}
@@ -336,7 +341,7 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
         seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(look, sweeping.Sweep._call))
+    monkeypatch.setattr(Removal, "_remove", meanwhile(look, Removal._remove))
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)
@@ -557,8 +562,8 @@ def test_a_sweep_that_can_remove_nothing_of_what_is_due_ends_and_says_so(
         lab.send_all(channel, 3)
         lab.idle(channel, 901)
         lab.away("bob", channel, 301)
-    call = sweeping.Sweep._call
-    monkeypatch.setattr(sweeping.Sweep, "_call", lambda *args: call(*args[:3], [], *args[4:]))
+    remove = Removal._remove
+    monkeypatch.setattr(Removal, "_remove", lambda self, *_: remove(self, [], []))
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     report = clean(redis, settings=lab.settings, time_budget=10, **arguments)
     assert (counts(report), report.due, report.completed) == ((0, 0, 0), 3, False)
@@ -639,7 +644,7 @@ def test_a_removal_that_is_repeated_changes_nothing_more(
         lab.aged(f"c{number}", 100)
         if lost:
             lab.redis.delete(lab.key(f"c{number}", lost))
-    monkeypatch.setattr(sweeping, "together", twice)
+    monkeypatch.setattr(removal, "together", twice)
     clean(lab.redis, **arguments)
     monkeypatch.undo()
     assert states or lost == "sizes"  # that says who is over the backlog
@@ -662,7 +667,7 @@ def test_a_run_that_lost_its_lease_removes_nothing_more_and_leaves_the_others_al
 
     fill(lab)
     before = contents(lab)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(steal, sweeping.Sweep._call))
+    monkeypatch.setattr(Removal, "_remove", meanwhile(steal, Removal._remove))
     report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert (counts(report), report.completed, report.busy) == ((0, 0, 0), False, len(stolen))
     assert "the lease was lost" in report.error
@@ -687,7 +692,7 @@ def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_sho
     held: list[bytes] = []
     lab = Lab(redis, shards=1)
     fill(lab, 5)
-    monkeypatch.setattr(sweeping, "BATCH", 2)
+    monkeypatch.setattr(job, "BATCH", 2)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     with pytest.raises(error):
         clean(redis, progress=interrupt, settings=lab.settings, **arguments)

@@ -11,8 +11,9 @@ from redis.exceptions import ResponseError
 
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.commands.screen import age, size, stats_lines, verdict
-from tasks.stats.figures import LATE_SECONDS, Stats, SweepStats, read_stats
+from tasks.stats.figures import Stats, SweepStats, read_stats
 from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
+from tasks.stats.values import LATE_SECONDS
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -1,0 +1,73 @@
+"""The calls that one rule makes in one shard, with the keys and arguments that its scripts take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chat.store.keys import Keys
+    from chat.store.scripts import Call
+    from tasks.cleaning.rules import Action, Limits, Rule
+
+__all__ = ["LEASE_MS", "Calls", "Lease"]
+
+LEASE_MS = 30_000  # a shard is free again this long after the last call of its sweep
+
+
+class Lease(NamedTuple):
+    """The right of one run of a sweep to remove in a shard."""
+
+    sweep: str
+    owner: str
+
+    @property
+    def name(self) -> str:
+        """Name of the shard's key that holds the owner."""
+        return f"lease:{self.sweep}"
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls of a rule in a shard."""
+
+    rule: Rule
+    limits: Limits
+    keys: Keys
+    shard: int
+
+    def due(self, offset: int, batch: int) -> Call:
+        """Count the channels that are due, and name a page of them; only reads."""
+        return self.rule.order.due, self._of_shard(self.rule.index), (self._limit, offset, batch)
+
+    def survey(self, mark: str) -> Call:
+        """Count the channels that are due, and set the mark where there are none."""
+        return self.rule.order.survey, self._of_shard(self.rule.index, "meta"), (self._limit, mark)
+
+    def next(self, lease: Lease, offset: int, batch: int, mark: str) -> Call:
+        """Name the next batch and hold the lease, or give it back where there is none."""
+        args = (lease.owner, LEASE_MS, self._limit, offset, batch, mark)
+        return self.rule.order.next, self._of_shard(lease.name, "meta", self.rule.index), args
+
+    def look(self, action: Action, names: list[bytes]) -> Call:
+        """Take an action of the rule that only reads."""
+        return self._call(action, names)
+
+    def remove(self, lease: Lease, names: list[bytes], ids: Iterable[int]) -> Call:
+        """Remove; with an archive no more of each channel than up to the id that it has."""
+        script, keys, args = self._call(self.rule.remove, names)
+        return script, self._of_shard(lease.name, "meta") + keys, (lease.owner, LEASE_MS, *args, *ids)
+
+    def _call(self, action: Action, names: list[bytes]) -> Call:
+        of_channels = self.keys.of_channels(self.shard, names, *action.channel_keys)
+        limits = (getattr(self.limits, name) for name in self.rule.limits)
+        return action.script, self._of_shard(*action.shard_keys) + of_channels, (*limits, *action.budget, *names)
+
+    def _of_shard(self, *names: str) -> tuple[bytes, ...]:
+        return self.keys.of_shard(self.shard, *names)
+
+    @property
+    def _limit(self) -> Any:
+        return getattr(self.limits, self.rule.limit)
