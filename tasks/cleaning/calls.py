@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.cleaning.scripts import RELEASE, TAKE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,9 +49,17 @@ class Calls:
         return self.rule.order.survey, self._of_shard(self.rule.index, "meta"), (self._limit, mark)
 
     def next(self, lease: Lease, offset: int, batch: int, mark: str) -> Call:
-        """Name the next batch and hold the lease, or give it back where there is none."""
+        """Name the next batch, or give back the lease where there is none."""
         args = (lease.owner, LEASE_MS, self._limit, offset, batch, mark)
         return self.rule.order.next, self._of_shard(lease.name, "meta", self.rule.index), args
+
+    def take(self, lease: Lease) -> Call:
+        """Take the lease."""
+        return TAKE, self._of_shard(lease.name), (lease.owner, LEASE_MS)
+
+    def release(self, lease: Lease) -> Call:
+        """Give back the lease."""
+        return RELEASE, self._of_shard(lease.name), (lease.owner,)
 
     def look(self, action: Action, names: list[bytes]) -> Call:
         """Take an action of the rule that only reads."""

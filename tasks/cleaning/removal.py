@@ -11,9 +11,10 @@ from redis.exceptions import RedisClusterException, RedisError
 from chat.store.nodes import raise_first
 from chat.store.scripts import together
 from tasks.cleaning.calls import LEASE_MS
-from tasks.cleaning.scripts import EPOCH, RELEASE
+from tasks.cleaning.scripts import EPOCH
 
 if TYPE_CHECKING:
+    from chat.store.scripts import Call
     from tasks.cleaning.calls import Calls, Lease
     from tasks.cleaning.hooks import Hooks
     from tasks.cleaning.job import Job
@@ -49,7 +50,8 @@ class Removal:
 
     def _work(self) -> None:
         """Remove batch by batch: each round trip removes one and names the next."""
-        tally, batch = self._job.tally, self._next()
+        tally = self._job.tally
+        _, batch = self._ask(self._calls.take(self._lease), self._next())
         while names := batch[2 : 2 + self._job.batch]:
             ids = self._hand_over(names)
             self._offset += len(tally.refused.intersection(names))
@@ -66,17 +68,15 @@ class Removal:
             self._hooks.announce(ready, of_names)
             raise_first([batch])
             self._job.tell()
-        if batch[0] < 0:
-            tally.busy.add(self._calls.shard)
-        else:
+        if batch:
             tally.note_rest(*batch[:2])
+        else:
+            tally.busy.add(self._calls.shard)
 
-    def _next(self) -> Any:
-        """Name the first batch."""
-        (batch,) = raise_first(together(self._job.client, [self._next_call()]))
-        return batch
+    def _ask(self, *calls: Call) -> list[Any]:
+        return raise_first(together(self._job.client, calls))
 
-    def _next_call(self) -> Any:
+    def _next(self) -> Call:
         return self._calls.next(self._lease, self._offset, self._job.candidates(), self._mark)
 
     def _hand_over(self, names: list[bytes]) -> dict[bytes, int]:
@@ -88,29 +88,29 @@ class Removal:
         if not (self._hooks.archive and reading):
             return {}
         meta = self._calls.keys.of_shard(self._calls.shard, "meta")
-        asked = [(EPOCH, meta, (secrets.token_hex(6),)), self._calls.look(reading, names)]
-        epoch, (slices, errors) = raise_first(together(self._job.client, asked))
+        making = (EPOCH, meta, (secrets.token_hex(6),))
+        epoch, (slices, errors) = self._ask(making, self._calls.look(reading, names))
         self._job.tally.refuse_places(names, errors)
         return self._hooks.keep(self._calls.shard, names, slices, epoch=str(epoch, "ascii"), run=self._lease.owner)
 
     def _remove(self, names: list[bytes], ids: list[int]) -> tuple[Any, Any]:
         """Remove a batch and name the next; an error of the latter is returned, as the batch is gone all the same."""
         if not names:
-            return ([], [], []), self._next()
+            return ([], [], []), *self._ask(self._next())
         removal = self._calls.remove(self._lease, names, ids)
-        removed, batch = together(self._job.client, [removal, self._next_call()])
+        removed, batch = together(self._job.client, [removal, self._next()])
         raise_first([removed])
         return removed, batch
 
     def _stop(self) -> None:
         """Leave the shard as the lease was lost, with what was handed over and not removed: it is handed over again."""
-        self._release()  # the call that names the next batch may have taken it anew
-        shard = self._calls.shard
-        self._job.tally.busy.add(shard)
-        lease = f"the lease was lost: it lapses {LEASE_MS // 1000} s after the last call to Redis"
-        self._job.tally.fail(f"shard {shard}", f"{lease}, one call of CHAT_ARCHIVE or CHAT_ON_EXPIRE must take less")
+        ((due, *_),) = self._ask(self._calls.due(0, 0))
+        if due:  # else what was named has been removed by others, and the lease given back for that reason
+            self._job.tally.busy.add(self._calls.shard)
+            lease = f"the lease was lost: it lapses {LEASE_MS // 1000} s after the last call to Redis"
+            advice = "one call of CHAT_ARCHIVE or CHAT_ON_EXPIRE must take less"
+            self._job.tally.fail(f"shard {self._calls.shard}", f"{lease}, {advice}")
 
     def _release(self) -> None:
         with suppress(RedisError, RedisClusterException):  # it lapses by itself
-            lease = self._calls.keys.of_shard(self._calls.shard, self._lease.name)
-            RELEASE(self._job.client, lease, (self._lease.owner,))
+            self._ask(self._calls.release(self._lease))

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, all_of
+from tasks.archive.functions import described
 from tasks.cleaning.scripts import NOTE_RUN
-from tasks.cleaning.tally import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -21,6 +21,7 @@ __all__ = [
     "REMOVE_CHANNELS",
     "SURVEY_BY_AGE",
     "SURVEY_BY_SIZE",
+    "TAKE",
     "TRIM_BACKLOGS",
     "TRIM_OLD",
 ]
@@ -32,7 +33,7 @@ def _script(name: str, *shared: str) -> Script:
 
 DUE_BY_AGE, DUE_BY_SIZE = _script("due", "time", "by_age"), _script("due", "by_size")
 SURVEY_BY_AGE, SURVEY_BY_SIZE = _script("survey", "time", "by_age"), _script("survey", "time", "by_size")
-NEXT_BY_AGE, NEXT_BY_SIZE = _script("next", "time", "by_age"), _script("next", "time", "by_size")
+NEXT_BY_AGE, NEXT_BY_SIZE = _script("next", "lease", "time", "by_age"), _script("next", "lease", "time", "by_size")
 
 PEEK_CHANNELS = _script("peek_channels", "time", "errors", "idle")
 READ_CHANNELS = _script("read_channels", "time", "errors", "idle", "slices")
@@ -51,3 +52,4 @@ FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expire", 
 EPOCH = _script("epoch")
 NOTE_RUN = _script("note_run")
 RELEASE = _script("release")
+TAKE = _script("take")

@@ -8,11 +8,11 @@ from heapq import nlargest
 from typing import Any
 
 from chat.store.keys import decode_name
+from tasks.archive.functions import described
 
-__all__ = ["Tally", "described"]
+__all__ = ["Tally"]
 
 EXAMPLES = 10
-LONGEST_ERROR = 500  # characters of an error's text that are kept
 ROUNDS = 20  # that may name a channel in a row and remove nothing: lost ids, say, take one to mend
 
 
@@ -97,13 +97,3 @@ class Tally:
         """Note an error that does not end the run; the first stays."""
         text = error if isinstance(error, str) else described(error)
         self.error = self.error or f"{where}: {text}"
-
-
-def described(error: BaseException) -> str:
-    """Return an error with its class in at most `LONGEST_ERROR` characters; it may be of any class of the user's."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  a text that cannot be had must not end the sweep
-        text = "its text cannot be read"
-    text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."
