@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from chat.store.scripts import Call
 from tasks.cleaning.scripts import RELEASE, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chat.store.keys import Keys
-    from chat.store.scripts import Call
+    from chat.store.scripts import Script
     from tasks.cleaning.rules import Action, Limits, Rule
 
 __all__ = ["LEASE_MS", "Calls", "Lease"]
@@ -42,38 +43,38 @@ class Calls:
 
     def due(self, offset: int, batch: int) -> Call:
         """Count the channels that are due, and name a page of them; only reads."""
-        return self.rule.order.due, self._of_shard(self.rule.index), (self._limit, offset, batch)
+        return Call(self.rule.order.due, self._of_shard(self.rule.index), (self._limit, offset, batch))
 
     def survey(self, mark: str) -> Call:
         """Count the channels that are due, and set the mark where there are none."""
-        return self.rule.order.survey, self._of_shard(self.rule.index, "meta"), (self._limit, mark)
+        return Call(self.rule.order.survey, self._of_shard(self.rule.index, "meta"), (self._limit, mark))
 
     def next(self, lease: Lease, offset: int, batch: int, mark: str) -> Call:
         """Name the next batch, or give back the lease where there is none."""
         args = (lease.owner, LEASE_MS, self._limit, offset, batch, mark)
-        return self.rule.order.next, self._of_shard(lease.name, "meta", self.rule.index), args
+        return Call(self.rule.order.next, self._of_shard(lease.name, "meta", self.rule.index), args)
 
     def take(self, lease: Lease) -> Call:
         """Take the lease."""
-        return TAKE, self._of_shard(lease.name), (lease.owner, LEASE_MS)
+        return Call(TAKE, self._of_shard(lease.name), (lease.owner, LEASE_MS))
 
     def release(self, lease: Lease) -> Call:
         """Give back the lease."""
-        return RELEASE, self._of_shard(lease.name), (lease.owner,)
+        return Call(RELEASE, self._of_shard(lease.name), (lease.owner,))
 
     def look(self, action: Action, names: list[bytes]) -> Call:
         """Take an action of the rule that only reads."""
-        return self._call(action, names)
+        return Call(*self._of_channels(action, names))
 
     def remove(self, lease: Lease, names: list[bytes], ids: Iterable[int]) -> Call:
         """Remove; with an archive no more of each channel than up to the id that it has."""
-        script, keys, args = self._call(self.rule.remove, names)
-        return script, self._of_shard(lease.name, "meta") + keys, (lease.owner, LEASE_MS, *args, *ids)
+        script, keys, args = self._of_channels(self.rule.remove, names)
+        return Call(script, self._of_shard(lease.name, "meta") + keys, (lease.owner, LEASE_MS, *args, *ids))
 
-    def _call(self, action: Action, names: list[bytes]) -> Call:
-        of_channels = self.keys.of_channels(self.shard, names, *action.channel_keys)
+    def _of_channels(self, action: Action, names: list[bytes]) -> tuple[Script, tuple[bytes, ...], tuple[Any, ...]]:
+        keys = self._of_shard(*action.shard_keys) + self.keys.of_channels(self.shard, names, *action.channel_keys)
         limits = (getattr(self.limits, name) for name in self.rule.limits)
-        return action.script, self._of_shard(*action.shard_keys) + of_channels, (*limits, *action.budget, *names)
+        return action.script, keys, (*limits, *action.budget, *names)
 
     def _of_shard(self, *names: str) -> tuple[bytes, ...]:
         return self.keys.of_shard(self.shard, *names)

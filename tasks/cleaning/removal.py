@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisClusterException, RedisError
 
 from chat.store.nodes import raise_first
-from chat.store.scripts import together
+from chat.store.scripts import Call, call_all
 from tasks.cleaning.calls import LEASE_MS
 from tasks.cleaning.scripts import EPOCH
 
 if TYPE_CHECKING:
-    from chat.store.scripts import Call
     from tasks.cleaning.calls import Calls, Lease
     from tasks.cleaning.hooks import Hooks
     from tasks.cleaning.job import Job
@@ -74,7 +73,7 @@ class Removal:
             tally.busy.add(self._calls.shard)
 
     def _ask(self, *calls: Call) -> list[Any]:
-        return raise_first(together(self._job.client, calls))
+        return raise_first(call_all(self._job.client, calls))
 
     def _next(self) -> Call:
         return self._calls.next(self._lease, self._offset, self._job.candidates(), self._mark)
@@ -88,7 +87,7 @@ class Removal:
         if not (self._hooks.archive and reading):
             return {}
         meta = self._calls.keys.of_shard(self._calls.shard, "meta")
-        making = (EPOCH, meta, (secrets.token_hex(6),))
+        making = Call(EPOCH, meta, (secrets.token_hex(6),))
         epoch, (slices, errors) = self._ask(making, self._calls.look(reading, names))
         self._job.tally.refuse_places(names, errors)
         return self._hooks.keep(self._calls.shard, names, slices, epoch=str(epoch, "ascii"), run=self._lease.owner)
@@ -98,7 +97,7 @@ class Removal:
         if not names:
             return ([], [], []), *self._ask(self._next())
         removal = self._calls.remove(self._lease, names, ids)
-        removed, batch = together(self._job.client, [removal, self._next()])
+        removed, batch = call_all(self._job.client, [removal, self._next()])
         raise_first([removed])
         return removed, batch
 

@@ -13,7 +13,7 @@ from chat.settings import Settings as ChatSettings
 from chat.store.arguments import at_least, milliseconds, shown
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
-from chat.store.scripts import together
+from chat.store.scripts import call_all
 from tasks.cleaning.calls import Calls, Lease
 from tasks.cleaning.hooks import Hooks
 from tasks.cleaning.job import Job
@@ -119,7 +119,7 @@ class Sweep:
         """Return the shards that have something due by a rule, seen in one round trip."""
         calls = [self._calls(rule, shard) for shard in self._shards]
         looks = [one.due(0, 0) if self._dry_run else one.survey(self._mark(rule)) for one in calls]
-        replies = together(self._job.client, looks)
+        replies = call_all(self._job.client, looks)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         due = {}
         for shard, reply in zip(self._shards, replies, strict=True):

@@ -8,8 +8,8 @@ from redis.exceptions import ResponseError
 
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
-from chat.store.nodes import Command, each, nodes
-from chat.store.scripts import together
+from chat.store.nodes import Command, nodes, run_all
+from chat.store.scripts import call_all
 from tasks.cleaning.calls import Calls
 from tasks.cleaning.rules import RULES, Limits, rules_of, sweeps
 from tasks.cleaning.runs import LastRun, last_run, time_of
@@ -81,7 +81,7 @@ def _stored(client: Client, keys: Keys, rules: list[Rule]) -> tuple[Any, list[in
         *(Command(index, ("ZCARD", index)) for index in indexes),
         *(Command(meta, ("HMGET", meta, *fields)) for meta in metas),
     ]
-    replies = each(client, commands)
+    replies = run_all(client, commands)
     for command, reply in zip(commands, replies, strict=True):
         _confirm(command.key, reply)
     accounts = [dict(zip(fields, values, strict=True)) for values in replies[1 + keys.shards :]]
@@ -105,7 +105,7 @@ def _servers(client: Client) -> tuple[int, int, int]:
 def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> dict[str, tuple[list[int], list[int]]]:
     """Return for the figure of each rule how many channels are due, and how many ms the longest, by shard."""
     calls = [Calls(rule, limits, keys, shard).due(0, 0) for rule in rules for shard in range(keys.shards)]
-    replies = together(client, calls)
+    replies = call_all(client, calls)
     for (_, (index, *_), _), reply in zip(calls, replies, strict=True):
         _confirm(index, reply)
     of_rules = [replies[start : start + keys.shards] for start in range(0, len(replies), keys.shards)]

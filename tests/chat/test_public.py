@@ -123,8 +123,9 @@ def test_a_script_says_what_it_is_for_what_it_takes_and_returns(script: Path) ->
 def test_no_script_walks_over_keys_and_the_time_is_read_once(path: Path) -> None:
     source = path.read_text()
     assert not re.search(r"'(KEYS|SCAN|HGETALL|SMEMBERS)'", source)
-    timeless = {"clients", "check", "check_known", "epoch", "release"}
-    assert source.count("redis.call('TIME')") == (path.stem not in timeless)
+    if path.is_relative_to(ROOT / "chat"):
+        assert ("'TIME'" in source) == (path.stem == "time")
+    assert source.count("'TIME'") <= 1
 
 
 def test_only_what_stores_or_lets_in_is_refused_by_a_full_redis() -> None:

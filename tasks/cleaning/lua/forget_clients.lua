@@ -16,25 +16,41 @@ local timeout, budget = tonumber(ARGV[3]), tonumber(ARGV[4])
 local names = { unpack(ARGV, 5) }
 
 local clients, orphans, each = 0, 0, {}
-local eldest, deserted, reads = {}, {}, {}
+local eldest, deserted, unlinked = {}, {}, {}
 
-local function forget(place, updated_ms, polled_ms, last)
-  local channel, log, seen, read = names[place], unpack(KEYS, 3 * place + 3, 3 * place + 5)
-  local expired, forgotten, eldest_ms = expire(seen, read, timeout, budget - clients)
-  clients = clients + forgotten
-  if eldest_ms then
-    eldest[#eldest + 1] = eldest_ms
-    eldest[#eldest + 1] = channel
-    return expired
+-- Some clients go; return their names.
+local function forget(channel, seen, read, gone, eldest_ms)
+  eldest[#eldest + 1] = eldest_ms
+  eldest[#eldest + 1] = channel
+  if #gone > 0 then
+    clients = clients + redis.call('HDEL', read, unpack(gone))
+    redis.call('ZREM', seen, unpack(gone))
   end
-  local left = redis.call('HLEN', read) -- positions whose `seen` was lost
-  deserted[#deserted + 1], reads[#reads + 1], orphans = channel, read, orphans + left
+end
+
+-- All clients go.
+local function desert(channel, seen, read, gone)
+  local positions = redis.call('HLEN', read) -- also those whose `seen` was lost
+  clients, orphans = clients + math.min(#gone, positions), orphans + math.max(0, positions - #gone)
+  deserted[#deserted + 1] = channel
+  unlinked[#unlinked + 1] = seen
+  unlinked[#unlinked + 1] = read
+  return positions > 0 or #gone > 0
+end
+
+local function clean(place, updated_ms, polled_ms, last)
+  local channel, log, seen, read = names[place], unpack(KEYS, 3 * place + 3, 3 * place + 5)
+  local gone, eldest_ms = expired(seen, timeout, budget - clients)
+  if eldest_ms then
+    forget(channel, seen, read, gone, eldest_ms)
+    return gone
+  end
+  local traces = desert(channel, seen, read, gone) or polled_ms
   if not updated_ms and redis.call('EXISTS', log) == 0 then -- the channel itself went before its last client
     -- `trimmed` was lost? Then above every id it can have had; but a repeat of this call finds no traces.
-    local traces = #expired > 0 or left > 0 or polled_ms
     fold(channel, last or traces and above_all(floor) or 0)
   end
-  return expired
+  return gone
 end
 
 attempt_all(#names, function()
@@ -42,14 +58,14 @@ attempt_all(#names, function()
   local bases = redis.call('HMGET', trimmed, unpack(names))
   for place = 1, #names do
     if clients >= budget then break end
-    each[place] = attempt(place, forget, place, updated_ms[place], polled_ms[place], tonumber(bases[place])) or {}
+    each[place] = attempt(place, clean, place, updated_ms[place], polled_ms[place], tonumber(bases[place])) or {}
   end
 end)
 
 if #eldest > 0 then redis.call('ZADD', polled, unpack(eldest)) end
 if #deserted > 0 then
   redis.call('ZREM', polled, unpack(deserted))
-  redis.call('UNLINK', unpack(reads))
+  redis.call('UNLINK', unpack(unlinked))
 end
 write_floor(trimmed)
 if clients + orphans > 0 then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end

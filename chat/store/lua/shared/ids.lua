@@ -1,11 +1,11 @@
 -- The ids of a channel that has none yet, or that has lost a key. The message at index i of a log has the id
--- base + i + 1, where `trimmed` holds the base: what is lost must never make an id come twice.
+-- base + i + 1, where `trimmed` holds the base: whatever is lost must never make an id come twice.
 --
 -- Needs    time.lua
--- Defines  above_all(floor)                            id above every one that a channel can have had
---          begin(trimmed, meta, channel, traces)       give a channel without a base one, and return it
---          count_lost(trimmed, meta, channel, base, n) count the n messages of a lost log as removed; return the base
---          note_unkept(meta, id)                       note the last id of a channel emptied without an archive
+-- Defines  above_all(floor)                       an id above every one that a channel can have had
+--          begin(trimmed, meta, channel, traces)  give a channel without a base one, and return it
+--          count_removed(trimmed, meta, channel, base, count)   count messages as removed, and return the new base
+--          note_unkept(meta, id)                  note the last id of a channel emptied without an archive
 
 -- One message a millisecond since 1970 is more than any channel has had. `floor` is of the channels removed.
 local function above_all(floor)
@@ -20,10 +20,10 @@ local function begin(trimmed, meta, channel, traces)
   return base
 end
 
-local function count_lost(trimmed, meta, channel, base, lost)
-  redis.call('HSET', trimmed, channel, base + lost)
-  redis.call('HINCRBY', meta, 'removed', lost)
-  return base + lost
+local function count_removed(trimmed, meta, channel, base, count)
+  redis.call('HSET', trimmed, channel, base + count)
+  redis.call('HINCRBY', meta, 'removed', count)
+  return base + count
 end
 
 -- Without `unkept` a version without it was at work: all that it removed may have gone without an archive.
