@@ -24,7 +24,16 @@ from chat.store.nodes import AsyncClient, Client, nodes
 from chat.store.retry import AsyncOneRetry, ExplainingAsyncRetry, ExplainingRetry, OneRetry
 from chat.store.urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes", "stop_retrying"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "confirm_arguments",
+    "confirm_client",
+    "connect",
+    "connect_async",
+    "nodes",
+    "stop_retrying",
+]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -165,6 +174,31 @@ def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None
         raise InvalidArgumentError(message)
     if not (settings is None or isinstance(settings, Settings)):
         message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
+        raise InvalidArgumentError(message)
+
+
+def confirm_client(client: Any, *, asynchronous: bool = False, use: str = "", other: str = "") -> None:
+    """Check that a client is one of redis-py's.
+
+    Anything with redis-py's ``execute_command`` counts as a client, so wrappers and test doubles are accepted.
+
+    Args:
+        client: what a caller passed.
+        asynchronous: whether it must be one of ``redis.asyncio``.
+        use: what the error recommends.
+        other: what the error recommends besides, where the client is of the other kind.
+
+    Raises:
+        InvalidArgumentError: it is none, or a sync client in place of an async one or the reverse.
+    """
+    command = None if isinstance(client, type) else getattr(client, "execute_command", None)
+    is_other = isinstance(client, Client) if asynchronous else iscoroutinefunction(command)
+    if not callable(command) or is_other:
+        kind = client if isinstance(client, type) else type(client)
+        was = f"{'the class' if kind is client else 'a'} {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+        hint = ", or ".join(filter(None, (other if is_other else "", use)))
+        allowed = "redis.asyncio.Redis" if asynchronous else "redis.Redis"
+        message = f"client is {was}, must be a {allowed} or RedisCluster{hint and f': use {hint}'}"
         raise InvalidArgumentError(message)
 
 

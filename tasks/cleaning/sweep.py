@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from chat import InvalidArgumentError
 from chat.settings import Settings as ChatSettings
 from chat.store.arguments import at_least, milliseconds, shown
+from chat.store.connect import confirm_client
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.scripts import call_all
@@ -56,6 +57,7 @@ class Sweep:
         settings: ChatSettings | None = None,
         ends: tuple[type[Exception], ...] = (),
     ) -> None:
+        confirm_client(client, use="chat.store.connect.connect(url)")
         if not (settings is None or isinstance(settings, ChatSettings)):
             message = f"settings are a {type(settings).__name__}, must be Settings(...), or None for the defaults"
             raise InvalidArgumentError(message)

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import re
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import NoPermissionError, ResponseError
+from servers import ROOT
 
 from chat import InvalidArgumentError, ShardsMismatchError
+from chat import Settings as ChatSettings
+from chat.store.connect import nodes
 from chat.store.scripts import call_all
 from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, job, removal, rules
 from tasks.cleaning.removal import Removal
@@ -18,7 +24,7 @@ from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ALL = [clean_channels, clean_backlog, clean_clients]
 
@@ -884,3 +890,107 @@ def test_a_client_cannot_leave_a_channel_that_is_damaged_without_being_told(lab:
     lab.redis.set(lab.key("lobby", "read:"), "of others")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         lab.chat.leave_channel("bob", "lobby")
+
+
+# arguments of another type
+
+
+@pytest.mark.parametrize("clean", ALL)
+@pytest.mark.parametrize(
+    ("client", "was"),
+    [
+        ("redis://localhost", "a str"),
+        (None, "a NoneType"),
+        (Redis, "the class redis.client.Redis"),
+        (AsyncRedis(), "a redis.asyncio.client.Redis"),
+    ],
+)
+def test_what_is_no_client_is_refused_at_once(clean: Callable[..., Report], client: Any, was: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"client is {was}, must be a redis.Redis or RedisCluster: use "):
+        clean(client)
+
+
+@pytest.mark.parametrize("clean", ALL)
+@pytest.mark.parametrize("settings", [{"backlog": 5}, "chat", Settings])
+def test_settings_of_another_type_are_refused_at_once(clean: Callable[..., Report], settings: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"settings are a \w+, must be Settings\(\.\.\.\), or None for the"):
+        clean(Redis(port=1), settings=settings)
+
+
+def test_the_chats_settings_will_do_and_keep_nothing(lab: Lab) -> None:
+    lab.send_all("lobby", 5)
+    report = clean_backlog(lab.redis, settings=ChatSettings(backlog=3))
+    assert (report.messages, report.archived, report.completed) == (2, 0, True)
+
+
+# the table of rules
+
+
+def test_a_rule_that_is_changed_changes_the_sweep_its_dry_run_and_the_stats(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle by the time of the oldest message instead of the newest, and by the clients' limit: nothing else says so."""
+    lab.send("lobby", "old")
+    lab.aged("lobby", 400)
+    lab.send("lobby", "young")
+    lab.redis.zadd(lab.key("lobby", "updated"), {"lobby": 1}, lt=True)  # the script looks again, by its own limit
+    other = replace(rules.RULES[0], index="heads", limit="client_timeout")
+    monkeypatch.setattr(rules, "RULES", (other, *rules.RULES[1:]))
+    stats = read_stats(lab.redis, settings=lab.settings)
+    assert (stats.sweeps["clean_channels"].due, stats.sweeps["clean_channels"].overdue) == (
+        1,
+        pytest.approx(100, abs=5),
+    )
+    assert sum(shard.idle for shard in stats.shards) == 1
+    assert clean_channels(lab.redis, settings=lab.settings, dry_run=True).channels == 1
+    assert clean_channels(lab.redis, settings=lab.settings).channels == 1
+    assert lab.redis.hexists("chat:{0}:meta", "done:heads")
+
+
+def test_a_rule_that_is_added_is_swept_counted_and_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.send_all("lobby", 5)
+    lab.idle("lobby", 901)
+    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", figure="too_old")
+    monkeypatch.setattr(rules, "RULES", (*rules.RULES, added))
+    assert read_stats(lab.redis, settings=lab.settings).sweeps["clean_backlog"].due == 1
+    assert clean_backlog(lab.redis, settings=lab.settings, backlog=4, dry_run=True).messages == 2  # of either rule
+    assert clean_backlog(lab.redis, settings=lab.settings, time_budget=0).due == 1
+
+
+def test_no_module_but_the_table_says_by_which_index_something_is_due() -> None:
+    sources = {path: path.read_text() for path in (ROOT / "tasks").rglob("*.py")}
+    naming = {path.name for path, source in sources.items() if re.search(r'"(heads|polled|sizes)"', source)}
+    assert naming == {"rules.py", "usage.py", "restore.py"}  # how large they are, and what comes back
+
+
+# a user who may only read
+
+
+@contextmanager
+def only_reading(redis: Any) -> Iterator[Any]:
+    """Give a client, of each server, of a user who may not write."""
+    allowed = ("-@all", "+@read", "+@connection", "+eval_ro", "+evalsha_ro", "+time", "+info", "+acl", "+cluster")
+    for node in nodes(redis):
+        node.execute_command("ACL", "SETUSER", "default", *allowed, "resetkeys", "%R~*")
+    try:
+        yield redis
+    finally:
+        for node in nodes(redis):
+            node.execute_command("ACL", "SETUSER", "default", "+@all", "allkeys")
+
+
+def test_a_user_who_may_only_read_sees_what_would_go_and_the_stats_and_removes_nothing(lab: Lab) -> None:
+    fill(lab)
+    for number in range(25):
+        lab.aged(f"c{number}", 100)
+    limits: dict[Any, dict[str, Any]] = {clean_backlog: {"backlog": 3, "message_timeout": 60}}
+    before = contents(lab)
+    with only_reading(lab.redis) as reader:
+        seen = [counts(clean(reader, settings=lab.settings, dry_run=True, **limits.get(clean, {}))) for clean in ALL]
+        due = [sweep.due for sweep in read_stats(reader, settings=lab.settings).sweeps.values()]
+        for clean in ALL:
+            with pytest.raises(NoPermissionError):
+                clean(reader, settings=lab.settings)
+    assert seen == [(25, 100, 0), (0, 100, 0), (0, 0, 25)]
+    assert due == [25, 0, 25]
+    assert contents(lab) == before
