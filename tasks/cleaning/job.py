@@ -16,7 +16,7 @@ __all__ = ["BATCH", "Job"]
 
 PROGRESS_EVERY = 0.5  # seconds
 # Candidates a call, under 0.5 ms of the server's time: senders beside a sweep wait for as long.
-BATCH = 30
+BATCH = 40
 
 
 class Job:
