@@ -1,4 +1,4 @@
-"""What the stats say: of the chat, of each sweep, of each shard."""
+"""The values of the stats: of the chat, of each sweep, of each shard."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class ShardStats:
     """The state of one shard.
 
     Attributes:
-        shard: its number.
-        channels: that hold messages, or did until less than the channel timeout ago.
-        messages: stored.
-        clients: connected, each counted once per channel.
-        sent: messages, ever; counted from zero again when Redis was emptied.
-        removed: messages, ever, by sweeps and by the hard backlog.
-        restored: messages, ever, that came back from an archive.
+        shard: number of the shard.
+        channels: channels that hold messages, or did so within the channel timeout.
+        messages: messages stored.
+        clients: connected clients, each counted once per channel.
+        sent: messages sent, ever; counted from zero again when Redis was emptied.
+        removed: messages removed, ever, by sweeps and by the hard backlog.
+        restored: messages put back from an archive, ever.
         idle: channels due to be removed.
         over_backlog: channels due to be trimmed by count.
         too_old: channels due to be trimmed by age.
@@ -51,11 +51,11 @@ class SweepStats:
 
     Attributes:
         due: channels with something due, now.
-        overdue: seconds that the one waiting longest is past its limit; 0 by count.
+        overdue: seconds by which the channel that waits longest is past its limit; 0 where the limit is a count.
         interval: seconds between two runs, None for a cron expression.
-        success_age: seconds since it last left nothing due, in the shard where that is longest ago; None for never.
-        started_age: seconds since its last run began, None for never.
-        ended_age: seconds since its last run ended, None for never.
+        success_age: seconds since nothing was left due, in the shard where that is longest ago; None for never.
+        started_age: seconds since the last run began, None for never.
+        ended_age: seconds since the last run ended, None for never.
         failed_age: seconds since a run last failed, None for never.
         last: the record of its runs.
     """
@@ -83,16 +83,16 @@ class Stats:
     """The state of the chat.
 
     Attributes:
-        channels: as in `ShardStats`, summed up, like all that follows.
-        messages: stored.
-        clients: connected.
-        sent: messages, ever.
-        removed: messages, ever.
-        restored: messages, ever.
-        sweeps: by name, ``clean_channels`` and so on.
-        memory_used: bytes that Redis uses, for all that is in it; of a cluster, the server that has least room.
-        memory_limit: bytes that it may use, 0 for no limit.
-        shards: each of them, in order.
+        channels: channels that hold messages, or did so within the channel timeout.
+        messages: messages stored.
+        clients: connected clients, each counted once per channel.
+        sent: messages sent, ever; counted from zero again when Redis was emptied.
+        removed: messages removed, ever, by sweeps and by the hard backlog.
+        restored: messages put back from an archive, ever.
+        sweeps: the state of each sweep, by its name, such as ``clean_channels``.
+        memory_used: bytes that Redis uses, for all that is in it; in a cluster, those of the server with least room.
+        memory_limit: bytes that this server may use, 0 for no limit.
+        shards: the state of each shard, in order.
     """
 
     channels: int

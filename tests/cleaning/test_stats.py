@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -240,6 +241,15 @@ def test_a_record_of_another_type_ends_no_sweep_and_is_told(lab: Lab, clean: Any
     assert report.error.startswith("chat:runs: ResponseError: ")
     assert "the record of the runs is not kept, delete that key" in report.error
     assert lab.redis.get("chat:runs") == b"of others"
+
+
+@pytest.mark.parametrize("name", ["chat:runs", "chat:{3}:updated", "chat:{3}:polled", "chat:{3}:meta"])
+def test_a_key_of_another_type_is_one_error_that_names_the_key(lab: Lab, name: str) -> None:
+    lab.redis.set(name, "of others")
+    with pytest.raises(
+        ResponseError, match=f"^{re.escape(name)} is damaged, must be as the chat wrote it, or deleted: WRONG"
+    ):
+        stats(lab)
 
 
 @pytest.mark.parametrize("mark", [b"9999999999999", b"garbage"])
