@@ -174,7 +174,7 @@ class ChannelRestore:
     def _write(self, last: int, block: list[bytes], *, begin: bool, foreign: bool, follows: int) -> bool:
         """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
         if self._dry_run and last == follows == self._base:
-            return True  # it would join on to the block before, which is not there
+            return True  # it would follow on the block before, which is not stored
         try:
             script = PEEK_RESTORE if self._dry_run else RESTORE
             (joins,) = script(self._client, self._keys, (self._name, last, int(begin), int(foreign), *block))

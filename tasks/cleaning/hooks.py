@@ -1,6 +1,6 @@
-"""What a run tells the outside: messages go to the archive before they are removed, names to the hook after it.
+"""What a run hands to others: messages to the archive before they are removed, names to the hook afterwards.
 
-Both may be functions of the user's. One that fails, or is slow, must not harm the cleaning.
+Both may be functions of the user's. One that fails or is slow must not harm the cleaning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, porti
 from tasks.cleaning.job import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chat import Message
     from tasks.cleaning.job import Job
@@ -33,7 +33,7 @@ class Hooks:
     """The archive and the hook of one run, where its rules have use for them.
 
     Args:
-        settings: name them.
+        settings: where the archive and the hook are named.
         rules: of the sweep.
         job: the run; its tally gets what was handed over, and the errors.
         ends: exceptions that end the run, whoever raises them.
@@ -42,8 +42,7 @@ class Hooks:
         SettingsError: there is no such function.
     """
 
-    def __init__(self, settings: Settings, rules: Iterable[Rule], job: Job, ends: tuple[type[Exception], ...]) -> None:
-        rules = tuple(rules)
+    def __init__(self, settings: Settings, rules: list[Rule], job: Job, ends: tuple[type[Exception], ...]) -> None:
         self.archive: Archive | None = archive_at(settings.archive) if any(rule.read for rule in rules) else None
         self._hook: Hook | None = hook_at(settings.on_expire) if any(rule.announced for rule in rules) else None
         self._job, self._tally, self._ends = job, job.tally, ends
@@ -66,7 +65,7 @@ class Hooks:
             for channel, messages in portion.items():
                 name = encode_text(channel)
                 if error := failed.get(channel):
-                    self._survive(error)
+                    self._raise_if_final(error)
                     self._tally.refuse(name, error, ": not archived")
                 else:
                     handed[name] = messages[-1].id
@@ -89,7 +88,7 @@ class Hooks:
                 try:
                     self._hook(decode_name(name), clients)
                 except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
-                    self._survive(error)
+                    self._raise_if_final(error)
                     self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
         self._job.batch = 1 if time.monotonic() >= patience else min(2 * self._job.batch, BATCH)
 
@@ -104,7 +103,7 @@ class Hooks:
                     self._tally.refuse(name, error, ": not archived")
         return decoded
 
-    def _survive(self, error: Exception) -> None:
-        """Go on after an error in a function of the user's, unless it is one that ends the run."""
+    def _raise_if_final(self, error: Exception) -> None:
+        """Raise an error of a function of the user's if it is one that ends the run."""
         if isinstance(error, self._ends):
             raise error

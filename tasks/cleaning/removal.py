@@ -102,9 +102,9 @@ class Removal:
         return removed, batch
 
     def _stop(self) -> None:
-        """Leave the shard as the lease was lost, with what was handed over and not removed: it is handed over again."""
+        """Leave the shard, as the lease was lost. What was handed over and not removed is handed over again."""
         ((due, *_),) = self._ask(self._calls.due(0, 0))
-        if due:  # else what was named has been removed by others, and the lease given back for that reason
+        if due:  # else others removed what was named, and the lease was given back as nothing was left
             self._job.tally.busy.add(self._calls.shard)
             lease = f"the lease was lost: it lapses {LEASE_MS // 1000} s after the last call to Redis"
             advice = "one call of CHAT_ARCHIVE or CHAT_ON_EXPIRE must take less"

@@ -36,6 +36,14 @@ def counts(report: Report) -> tuple[int, int, int]:
 # idle channels
 
 
+def between(redis: Any, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Let something happen after candidates were named, before they are removed by a script that the server knows."""
+    for node in nodes(redis):
+        for rule in rules.RULES:
+            node.script_load(rule.remove.script.source)
+    monkeypatch.setattr(Removal, "_remove", meanwhile(act, Removal._remove))
+
+
 def test_an_idle_channel_goes_with_everything_it_had(lab: Lab) -> None:
     lab.send_all("old", 3)
     lab.send_all("young", 2)
@@ -60,7 +68,7 @@ def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> Non
 def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 3)
     lab.idle("lobby", 901)
-    monkeypatch.setattr(Removal, "_remove", meanwhile(lambda: lab.send("lobby", "m4"), Removal._remove))
+    between(lab.redis, monkeypatch, lambda: lab.send("lobby", "m4"))
     assert counts(clean_channels(lab.redis)) == (0, 0, 0)
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
 
@@ -156,7 +164,7 @@ def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
         clean_channels(lab.redis, channel_timeout=0)
 
     lab.send_all("lobby", 9)
-    monkeypatch.setattr(Removal, "_remove", meanwhile(remove, Removal._remove))
+    between(lab.redis, monkeypatch, remove)
     clean_backlog(lab.redis, backlog=5)
     assert not lab.traces("lobby")
 
@@ -194,7 +202,7 @@ def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
 def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    monkeypatch.setattr(Removal, "_remove", meanwhile(lambda: lab.check("bob", "lobby"), Removal._remove))
+    between(lab.redis, monkeypatch, lambda: lab.check("bob", "lobby"))
     assert counts(clean_clients(lab.redis)) == (0, 0, 0)
     assert not lab.check("bob", "lobby").new
 
@@ -347,7 +355,7 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
         seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
-    monkeypatch.setattr(Removal, "_remove", meanwhile(look, Removal._remove))
+    between(lab.redis, monkeypatch, look)
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)
@@ -673,7 +681,7 @@ def test_a_run_that_lost_its_lease_removes_nothing_more_and_leaves_the_others_al
 
     fill(lab)
     before = contents(lab)
-    monkeypatch.setattr(Removal, "_remove", meanwhile(steal, Removal._remove))
+    between(lab.redis, monkeypatch, steal)
     report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert (counts(report), report.completed, report.busy) == ((0, 0, 0), False, len(stolen))
     assert "the lease was lost" in report.error
