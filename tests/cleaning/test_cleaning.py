@@ -192,6 +192,17 @@ def test_one_client_that_goes_on_checking_does_not_hide_one_that_stopped(lab: La
     assert clean_clients(lab.redis).clients == 1
 
 
+@pytest.mark.parametrize("count", [5, 60])
+def test_of_several_clients_only_those_that_stopped_checking_are_forgotten(lab: Lab, count: int) -> None:
+    for number in range(count):
+        lab.check(f"client {number}", "lobby")
+        lab.away(f"client {number}", "lobby", 301 if number % 5 == 0 else number)
+    assert counts(clean_clients(lab.redis)) == (0, 0, count // 5)
+    assert lab.chat.count_clients("lobby") == count - count // 5
+    eldest = lab.redis.zrange(lab.key("lobby", "seen:"), 0, 0, withscores=True)[0][1]
+    assert lab.redis.zscore(lab.key("lobby", "polled"), "lobby") == eldest
+
+
 def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
     lab.check("bob", "lobby")
     for clean in ALL:
