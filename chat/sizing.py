@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from chat._errors import InvalidArgumentError
 from chat.settings import SHARDS_LIMIT
-from tasks.settings import Settings  # noqa: TID251  until it leaves the package
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

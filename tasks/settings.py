@@ -15,10 +15,10 @@ from typing import Any
 
 from chat import Settings as ChatSettings
 from chat import SettingsError
-from chat.settings import option, seconds, whole
+from chat.settings import option, seconds, unknown_names, whole
 from chat.store.urls import CLUSTER, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place
 
-__all__ = ["QUEUE", "Settings", "extended"]
+__all__ = ["QUEUE", "Settings", "extended", "unknown_names"]
 
 QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 
@@ -35,25 +35,25 @@ GAP = 8  # years between two runs, at most: as many as between two leap days abo
 CYCLE = range(2001, 2029)  # years until all dates have their weekday again
 
 
-def _schedule(value: Any) -> float | str:
-    if isinstance(value, str) and len(words := value.split()) == len(CRON):
-        _confirm_cron(tuple(words))
-        return " ".join(words)
-    interval: float = seconds()[0](value)
-    return interval
+def _schedule(value: Any) -> Any:
+    if not isinstance(value, str) or len(value.split()) != len(CRON):
+        return seconds()[0](value)
+    expression = " ".join(value.split())
+    _confirm_cron(expression)
+    return expression
 
 
 @cache
-def _confirm_cron(words: tuple[str, ...]) -> None:
+def _confirm_cron(expression: str) -> None:
     """Raise ValueError for an expression that is none, or that comes true too rarely to be a schedule.
 
     Celery also reads the beginning of ``1-5-7`` and takes ``mon`` for January, hence the patterns.
     """
     from celery.schedules import crontab  # noqa: PLC0415  only cron expressions need Celery here
 
-    if not all(pattern.fullmatch(word) for pattern, word in zip(CRON, words, strict=True)):
+    if not all(pattern.fullmatch(word) for pattern, word in zip(CRON, expression.split(), strict=True)):
         raise ValueError
-    cron = crontab(*words)
+    cron = crontab.from_string(expression)
     years = [year for year in CYCLE if _comes_true(year, cron)]
     if not years or any(later - year > GAP for year, later in pairwise([*years, years[0] + len(CYCLE)])):
         raise ValueError

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from chat.store.keys import Keys, decode_name
 from chat.store.nodes import RAW, Command, raise_first, run_all
-from tasks.settings import QUEUE, Settings
+from tasks.settings import QUEUE, extended
 
 if TYPE_CHECKING:
+    from chat import Settings
     from chat.store.nodes import Client
 
 __all__ = ["Memory", "Queue", "read_fullest", "read_memory", "read_queue"]
@@ -51,7 +52,7 @@ class Queue:
 
 def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
     """Return what the chat's keys take of Redis' memory, by ``MEMORY USAGE``."""
-    settings = settings or Settings()
+    settings = extended(settings)
     keys = Keys(settings.prefix, settings.shards)
     share = -(-SAMPLE // settings.shards)
     commands = []
@@ -81,7 +82,7 @@ def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
 
 def read_fullest(client: Client, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
     """Return the channels with most messages, and how many each holds, fullest first."""
-    settings = settings or Settings()
+    settings = extended(settings)
     keys = Keys(settings.prefix, settings.shards)
     sizes = [key for shard in range(settings.shards) for key in keys.of_shard(shard, "sizes")]
     words = (0, count - 1, "WITHSCORES")
@@ -97,7 +98,7 @@ def read_queue(broker: Client, *, settings: Settings | None = None) -> Queue:
         broker: a client of ``settings.broker_url``.
         settings: the prefix; None for ``Settings()``.
     """
-    settings = settings or Settings()
+    settings = extended(settings)
     pipeline = broker.pipeline(transaction=False)
     pipeline.llen(f"{settings.celery_prefix}{QUEUE}")
     pipeline.hlen(f"{settings.celery_prefix}unacked")

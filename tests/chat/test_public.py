@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock, Mock
 
@@ -15,6 +14,7 @@ from servers import ROOT
 import chat
 from chat import AsyncChat, Chat, InvalidArgumentError, _errors, settings
 from tasks import cleaning
+from tasks import settings as daemon_settings
 from tasks.commands import screen
 from tasks.stats import figures as stats
 from tasks.stats import usage
@@ -26,7 +26,7 @@ LUA = sorted(path for package in ("chat", "tasks") for path in (ROOT / package).
 SCRIPTS = [path for path in LUA if path.read_text().startswith("#!lua")]  # the others are put in front of them
 
 
-@pytest.mark.parametrize("module", [chat, cleaning, screen, settings, stats, usage])
+@pytest.mark.parametrize("module", [chat, cleaning, daemon_settings, screen, settings, stats, usage])
 def test_what_is_public_is_said_and_sorted(module: object) -> None:
     names = module.__all__
     assert names == sorted(names)
@@ -135,16 +135,6 @@ def test_only_what_stores_or_lets_in_is_refused_by_a_full_redis() -> None:
         "restore",
         "send",
     }
-
-
-def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
-    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
-    assert {str(script.relative_to(ROOT)) for script in LUA} <= set(names)
-    assert "chat/py.typed" in names
 
 
 def test_chat_knows_no_celery() -> None:

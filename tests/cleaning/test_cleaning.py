@@ -73,6 +73,14 @@ def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monk
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
 
 
+def test_a_channel_without_clients_goes_on_above_its_ids_when_it_comes_back(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "m4").id == 4
+
+
 def test_a_channel_with_a_name_that_begins_alike_is_not_touched(lab: Lab) -> None:
     lab.send("lobby", "x")
     lab.send("lobby2", "x")
