@@ -275,12 +275,13 @@ def test_many_clients_of_one_channel_go_in_bounded_slices(lab: Lab, monkeypatch:
 
 
 def test_positions_whose_presence_was_lost_go_too(lab: Lab) -> None:
-    lab.check("bob", "lobby")
+    for channel in ("lobby", neighbour(lab, "lobby")):
+        lab.check("bob", channel)
     lab.redis.delete(lab.key("lobby", "seen:"))
     lab.redis.zincrby(lab.key("lobby", "polled"), -301_000, "lobby")
     clean_clients(lab.redis)
     assert not lab.traces("lobby")
-    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"0"
+    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"1"
 
 
 # all three
@@ -651,6 +652,20 @@ def contents(lab: Lab) -> dict[bytes, bytes]:
     return {key: lab.redis.dump(key) for key in kept}
 
 
+def repeated(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[dict[bytes, bytes]]:
+    """Let every removal be done twice; return what is stored after each."""
+    states: list[dict[bytes, bytes]] = []
+
+    def twice(client: Any, calls: Any) -> Any:
+        for script, *rest in calls[:1] * 2:
+            reply = script(client, *rest)
+            states.append(contents(lab))
+        return [reply, *call_all(client, calls[1:])]
+
+    monkeypatch.setattr(removal, "call_all", twice)
+    return states
+
+
 @pytest.mark.parametrize("lost", ["", "trimmed", "sizes", "log:"])
 @pytest.mark.parametrize(
     ("clean", "arguments"),
@@ -664,24 +679,32 @@ def contents(lab: Lab) -> dict[bytes, bytes]:
 def test_a_removal_that_is_repeated_changes_nothing_more(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., Report], arguments: dict[str, Any], lost: str
 ) -> None:
-    states: list[dict[bytes, bytes]] = []
-
-    def twice(client: Any, calls: Any) -> Any:
-        for script, *rest in calls[:1] * 2:
-            reply = script(client, *rest)
-            states.append(contents(lab))
-        return [reply, *call_all(client, calls[1:])]
-
     fill(lab, 5)
     for number in range(5):
         lab.aged(f"c{number}", 100)
         if lost:
             lab.redis.delete(lab.key(f"c{number}", lost))
-    monkeypatch.setattr(removal, "call_all", twice)
+    states = repeated(lab, monkeypatch)
     clean(lab.redis, **arguments)
     monkeypatch.undo()
     assert states or lost == "sizes"  # that says who is over the backlog
     assert states[::2] == states[1::2]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_last_client_that_is_forgotten_again_raises_no_id(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    clean_channels(lab.redis)
+    if lost:
+        lab.redis.delete(lab.key("lobby", "trimmed"))
+    lab.away("bob", "lobby", 301)
+    states = repeated(lab, monkeypatch)
+    clean_clients(lab.redis)
+    assert states[::2] == states[1::2] != []
 
 
 # leases

@@ -129,6 +129,17 @@ def test_a_stricter_run_is_a_success(lab: Lab) -> None:
     assert stats(lab).sweeps["clean_channels"].behind == 0
 
 
+@pytest.mark.parametrize("clean", ALL)
+def test_a_run_that_removes_all_that_is_due_is_a_success(redis: Redis, clean: Any) -> None:
+    lab = Lab(redis, shards=1)
+    lab.check("bob", "old")
+    lab.send_all("old", 105)
+    lab.idle("old", 1000)
+    lab.away("bob", "old", 1000)
+    assert clean(redis, settings=lab.settings).completed
+    assert stats(lab).sweeps[clean.__name__].behind == 0
+
+
 def test_a_run_that_could_not_finish_is_no_success(lab: Lab) -> None:
     lab.send("old", "x")
     lab.idle("old", 1000)
