@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from chat import SettingsError
 from tasks.archive.folder import Folder
-from tasks.cleaning.tally import described
+from tasks.archive.functions import function_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,10 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "Folder", "Hook", "archive_at", "hook_at", "portions"]
 
 Hook = Callable[[str, "tuple[str, ...] | None"], object]
-
-
-class FunctionExitError(RuntimeError):
-    """Raised when a function of the user's called ``sys.exit()``."""
 
 
 class Archive(Protocol):
@@ -68,51 +60,14 @@ def hook_at(where: str) -> Hook | None:
     Raises:
         SettingsError: there is no such function.
     """
-    return _function_at("CHAT_ON_EXPIRE", where) if where else None
-
-
-def _function_at(name: str, where: str) -> Callable[..., Any]:
-    module, _, attribute = where.partition(":")
-    handlers = _signal_handlers()
-    try:
-        found = getattr(import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever a module of the user's raises when it is imported
-        if _raised_in(handlers, error):
-            raise
-        message = f"{name} is {where!r}, which cannot be imported here: {described(error)}"
-        raise SettingsError(message) from error
-    if not callable(found):
-        message = f"{name} is {where!r}, must be a function"
-        raise SettingsError(message)
-    function: Callable[..., Any] = found
-
-    def call(channel: str, gone: Any) -> object:
-        handlers = _signal_handlers()
-        try:
-            return function(channel, gone)
-        except SystemExit as error:  # it fails that one call, and not the process
-            if _raised_in(handlers, error):
-                raise
-            raise FunctionExitError(described(error)) from error
-
-    return call
-
-
-def _signal_handlers() -> set[Any]:
-    """Return the code of the signal handlers; looked up before a call, since a handler may remove itself."""
-    return {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-
-
-def _raised_in(code: set[Any], error: BaseException) -> bool:
-    """Whether a signal handler raised the error, as in a process that is told to stop: that ends the run."""
-    return any(frame.f_code in code for frame, _ in walk_tb(error.__traceback__))
+    return function_at("CHAT_ON_EXPIRE", where) if where else None
 
 
 class _Function:
     """A function of the user's, called once for each channel: ``function(channel, messages)``."""
 
     def __init__(self, where: str) -> None:
-        self._function = _function_at("CHAT_ARCHIVE", where)
+        self._function = function_at("CHAT_ARCHIVE", where)
 
     def keep(
         self,

@@ -1,4 +1,4 @@
-"""What a sweep says when it ends."""
+"""The report of a sweep."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class Report:
     """What a sweep did, or would do.
 
     Attributes:
-        channels: removed.
-        messages: removed; for channels, those that were still in them.
-        clients: forgotten.
-        due: channels left that are due, or may be: a client's expiry is only known after a look.
-        overdue: seconds that the one waiting longest of these is past its limit; 0 for a count.
-        busy: shards that another run of this sweep was working on ("already running").
-        seconds: the run took.
-        completed: nothing that was due is left, and no shard was busy or damaged.
+        channels: channels removed.
+        messages: messages removed; with a channel, those that it still had.
+        clients: clients forgotten.
+        due: channels left that are due, or may be: whether a client has expired is only known after a look.
+        overdue: seconds by which the channel that waits longest is past its limit; 0 where the limit is a count.
+        busy: shards that were left to another run of this sweep ("already running").
+        seconds: seconds that the run took.
+        completed: whether nothing that was due is left, and no shard was busy or damaged.
         archived: messages handed over to the archive; more than removed where a message came in between.
-        error: the first that did not end the run, with the channel or shard it happened in: of what is stored there,
-            of the archive, or of ``CHAT_ON_EXPIRE``. What could not be kept or understood was not removed.
-        dry_run: nothing was removed; the counts say what would have been.
+        error: the first error that did not end the run, with its channel or shard: in what is stored there, in the
+            archive, or in the function of ``CHAT_ON_EXPIRE``. What could not be kept or read was not removed.
+        dry_run: whether nothing was removed, and the counts say what would have been.
         sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
-        examples: of a dry run, at most ten channels that would lose most, with how many messages, or clients.
+        examples: in a dry run, at most ten channels that would lose most, with the number of messages or clients.
     """
 
     channels: int = 0
@@ -44,7 +44,7 @@ class Report:
 
     @property
     def skipped(self) -> bool:
-        """Whether another run was at all the work there was."""
+        """Whether another run was already doing all the work there was."""
         return bool(self.busy) and not (self.due or self.channels or self.messages or self.clients or self.error)
 
     def __str__(self) -> str:

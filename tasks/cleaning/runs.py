@@ -1,4 +1,4 @@
-"""The record of the runs: what each sweep last did, for those who ask later."""
+"""The record of the runs: what each sweep last did, kept in Redis for stats, metrics and beat."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
+from tasks.archive.functions import described
 from tasks.cleaning.scripts import NOTE_RUN
-from tasks.cleaning.tally import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 def recorded(
     work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed_so_far: Callable[[], dict[str, int]]
 ) -> Report:
-    """Do the work of a run, and note its start, then its report, or its error and what it had removed until then."""
+    """Do the work of a run; record its start, then its report, or its error and what it had removed until then."""
     run = secrets.token_hex(8)
     troubles: list[str] = []
 
@@ -43,16 +43,16 @@ def recorded(
         except ResponseError as error:
             if type(error) is not ResponseError:
                 raise
-            troubles.append(described(error))  # a key of another type; that is no reason to clean nothing
+            troubles.append(described(error))  # a key of another type is no reason to clean nothing
 
     try:
         note("started")
         report = work()
-        if not report.skipped:  # else another run is at it, and will say how it went
+        if not report.skipped:  # else another run does the work, and will record its report
             removed = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
             note("ended", json.dumps(asdict(report)), runs=1, **removed)
     except BaseException as error:
-        with suppress(RedisError):  # Redis itself may be the trouble; the caller hears of it anyway
+        with suppress(RedisError):  # Redis itself may be the trouble; the caller gets the error anyway
             note("failed", described(error), runs=1, failures=1, **removed_so_far())
         raise
     if troubles and not report.error:
@@ -69,8 +69,8 @@ def note_scheduled(client: Client, keys: Keys, entry: str) -> None:
 def scheduled_ages(client: Client, keys: Keys, entries: Sequence[str]) -> dict[str, float]:
     """Return for entries of the beat schedule how many seconds ago a run was last scheduled, by the server's clock.
 
-    An entry is absent that was never scheduled, or whose time is damaged or was noted by a clock far ahead: it would
-    wait until then in every beat. A time a little ahead counts as now.
+    An entry is absent if it was never scheduled, or if its time is damaged or from a clock far ahead: every beat would
+    wait until then. A time a little ahead counts as now.
     """
     fields = [f"{entry}:scheduled" for entry in entries]
     commands = [("HMGET", keys.runs, *fields), ("TIME",)]
@@ -94,16 +94,16 @@ class LastRun:
     """What is recorded of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
 
     Attributes:
-        started_ms: of the last run.
-        ended_ms: of the last run that came to its end, complete or not.
-        report: of that one, as a mapping; empty where there was none.
-        failed_ms: of the last run that failed.
-        error: of that one.
-        runs: that ended or failed, ever.
-        failures: of these.
-        channels: removed, ever; likewise the rest.
-        messages: likewise.
-        clients: likewise.
+        started_ms: when the last run started.
+        ended_ms: when the last run that reached its end did so, complete or not.
+        report: the report of that run, as a mapping; empty where there was none.
+        failed_ms: when the last run that failed did so.
+        error: the error of that run.
+        runs: runs that ended or failed, ever.
+        failures: runs that failed, ever.
+        channels: channels removed, ever.
+        messages: messages removed, ever.
+        clients: clients forgotten, ever.
     """
 
     started_ms: int | None

@@ -1,15 +1,55 @@
-"""The scripts of cleaning, see ``lua``."""
+"""The scripts of cleaning, see ``lua``: each with the shared parts that stand in front of it."""
 
 from chat.store.scripts import Script
 
-__all__ = ["DUE", "EPOCH", "FORGET_CLIENTS", "NOTE_RUN", "RELEASE", "REMOVE_CHANNELS", "TRIM_BACKLOGS"]
+__all__ = [
+    "DUE_BY_AGE",
+    "DUE_BY_SIZE",
+    "EPOCH",
+    "FORGET_CLIENTS",
+    "NEXT_BY_AGE",
+    "NEXT_BY_SIZE",
+    "NOTE_RUN",
+    "PEEK_BACKLOGS",
+    "PEEK_CHANNELS",
+    "PEEK_CLIENTS",
+    "PEEK_OLD",
+    "READ_BACKLOGS",
+    "READ_CHANNELS",
+    "READ_OLD",
+    "RELEASE",
+    "REMOVE_CHANNELS",
+    "SURVEY_BY_AGE",
+    "SURVEY_BY_SIZE",
+    "TAKE",
+    "TRIM_BACKLOGS",
+    "TRIM_OLD",
+]
 
-PACKAGE = __name__.rpartition(".")[0]
 
-DUE = Script("due", package=PACKAGE)
-EPOCH = Script("epoch", package=PACKAGE)
-FORGET_CLIENTS = Script("forget_clients", package=PACKAGE)
-NOTE_RUN = Script("note_run", package=PACKAGE)
-RELEASE = Script("release", package=PACKAGE)
-REMOVE_CHANNELS = Script("remove_channels", package=PACKAGE)
-TRIM_BACKLOGS = Script("trim_backlogs", package=PACKAGE)
+def _script(name: str, *shared: str) -> Script:
+    return Script(name, *shared, package=__name__.rpartition(".")[0])
+
+
+DUE_BY_AGE, DUE_BY_SIZE = _script("due", "time", "by_age"), _script("due", "by_size")
+SURVEY_BY_AGE, SURVEY_BY_SIZE = _script("survey", "time", "by_age"), _script("survey", "time", "by_size")
+NEXT_BY_AGE, NEXT_BY_SIZE = _script("next", "lease", "time", "by_age"), _script("next", "lease", "time", "by_size")
+
+PEEK_CHANNELS = _script("peek_channels", "time", "errors", "idle")
+READ_CHANNELS = _script("read_channels", "time", "errors", "idle", "slices")
+REMOVE_CHANNELS = _script("remove_channels", "lease", "time", "errors", "idle", "ids", "floor", "drops")
+
+PEEK_BACKLOGS = _script("peek_backlogs", "errors", "over_backlog")
+READ_BACKLOGS = _script("read_backlogs", "errors", "over_backlog", "slices")
+TRIM_BACKLOGS = _script("trim_backlogs", "lease", "time", "errors", "over_backlog", "ids", "drops")
+PEEK_OLD = _script("peek_backlogs", "time", "errors", "too_old")
+READ_OLD = _script("read_backlogs", "time", "errors", "too_old", "slices")
+TRIM_OLD = _script("trim_backlogs", "lease", "time", "errors", "too_old", "ids", "drops")
+
+PEEK_CLIENTS = _script("peek_clients", "time", "errors")
+FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expired", "ids", "floor")
+
+EPOCH = _script("epoch")
+NOTE_RUN = _script("note_run")
+RELEASE = _script("release")
+TAKE = _script("take")

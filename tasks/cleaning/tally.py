@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from heapq import nlargest
+from typing import Any
 
 from chat.store.keys import decode_name
+from tasks.archive.functions import described
 
-__all__ = ["Tally", "described"]
+__all__ = ["Tally"]
 
 EXAMPLES = 10
-LONGEST_ERROR = 500  # characters of an error's text that are kept
 ROUNDS = 20  # that may name a channel in a row and remove nothing: lost ids, say, take one to mend
 
 
@@ -20,7 +21,7 @@ class Tally:
     """The counts of one run.
 
     Attributes:
-        removed: totals, in the order of the sweep's counts.
+        removed: channels, messages and clients, as far as the sweep counts them.
         handled: candidates looked at.
         due: channels that are left.
         overdue_ms: how far the one waiting longest of these is past its limit.
@@ -30,10 +31,10 @@ class Tally:
         archived: messages handed over.
         error: the first that did not end the run.
         examples: of a dry run, the channels that would lose most.
-        named: how often each channel was named since something was last removed.
+        fruitless: how often each channel was named since something was last removed.
     """
 
-    removed: list[int]
+    removed: Counter[str] = field(default_factory=Counter)
     handled: int = 0
     due: int = 0
     overdue_ms: int = 0
@@ -43,30 +44,38 @@ class Tally:
     archived: int = 0
     error: str = ""
     examples: dict[bytes, int] = field(default_factory=dict)
-    named: Counter[bytes] = field(default_factory=Counter)
+    fruitless: Counter[bytes] = field(default_factory=Counter)
 
     @property
     def completed(self) -> bool:
         """Whether nothing is left to do."""
         return not (self.due or self.busy or self.broken or self.refused)
 
-    def add(self, names: list[bytes], counts: list[int], of_names: list[int]) -> None:
-        """Add what a batch removed; and of a dry run, that counts for each name, keep those that would lose most."""
+    def add(self, names: list[bytes], counts: dict[str, int]) -> None:
+        """Add what a batch removed."""
         self.handled += len(names)
-        self.removed = [total + count for total, count in zip(self.removed, counts, strict=True)]
-        for name, count in zip(names, of_names, strict=False):
+        self.removed.update(counts)
+
+    def keep_examples(self, names: list[bytes], counts: list[int]) -> None:
+        """Keep the channels that would lose most, of those before and these."""
+        for name, count in zip(names, counts, strict=False):
             if count:
                 self.examples[name] = self.examples.get(name, 0) + count
         self.examples = dict(nlargest(EXAMPLES, self.examples.items(), key=lambda item: item[1]))
 
-    def watch(self, names: list[bytes], counts: list[int]) -> None:
+    def note_rest(self, due: int, overdue_ms: int) -> None:
+        """Note what is left in a shard."""
+        self.due += due
+        self.overdue_ms = max(self.overdue_ms, overdue_ms if due else 0)
+
+    def watch(self, names: list[bytes], *, fruitful: bool) -> None:
         """Pass over channels that are named again and again while nothing is removed, so that every sweep ends."""
-        if any(counts):
-            self.named.clear()
+        if fruitful:
+            self.fruitless.clear()
             return
-        self.named.update(names)
+        self.fruitless.update(names)
         for name in names:
-            if self.named[name] >= ROUNDS:
+            if self.fruitless[name] >= ROUNDS:
                 self.refuse(name, f"is due, but nothing of it was removed in {ROUNDS} rounds: clean again")
 
     def skip(self, shard: int, error: BaseException | str) -> None:
@@ -79,17 +88,12 @@ class Tally:
         self.refused.add(name)
         self.fail(f"channel {decode_name(name)!r}{what}", error)
 
+    def refuse_places(self, names: list[bytes], errors: list[Any]) -> None:
+        """Note the channels that a script could do nothing with, given as pairs of a place from 1 and an error."""
+        for place, error in zip(errors[::2], errors[1::2], strict=True):
+            self.refuse(names[place - 1], decode_name(error))
+
     def fail(self, where: str, error: BaseException | str) -> None:
         """Note an error that does not end the run; the first stays."""
         text = error if isinstance(error, str) else described(error)
         self.error = self.error or f"{where}: {text}"
-
-
-def described(error: BaseException) -> str:
-    """Return an error with its class in at most `LONGEST_ERROR` characters; it may be of any class of the user's."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  a text that cannot be had must not end the sweep
-        text = "its text cannot be read"
-    text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}..."

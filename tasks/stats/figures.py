@@ -2,174 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chat.store.keys import Keys
+from redis.exceptions import ResponseError
+
+from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
-from chat.store.nodes import Command, nodes, raise_first, run_all
-from chat.store.scripts import Call, call_all
+from chat.store.nodes import Command, nodes, run_all
+from chat.store.scripts import call_all
+from tasks.cleaning.calls import Calls
+from tasks.cleaning.rules import RULES, Limits, rules_of, sweeps
 from tasks.cleaning.runs import LastRun, last_run, time_of
-from tasks.cleaning.scripts import DUE
-from tasks.settings import Settings
+from tasks.settings import extended
+from tasks.stats.values import ShardStats, Stats, SweepStats
 
 if TYPE_CHECKING:
+    from chat import Settings
     from chat.store.nodes import Client
+    from tasks.cleaning.rules import Rule
 
-__all__ = ["LastRun", "ShardStats", "Stats", "SweepStats", "read_stats"]
+__all__ = ["ShardStats", "Stats", "SweepStats", "read_stats"]
 
-LATE = 0.5  # of its interval a sweep may be late: runs take time, and wait for a worker
-LATE_SECONDS = 1.0  # but at least so long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardStats:
-    """The state of one shard.
-
-    Attributes:
-        shard: its number.
-        channels: that hold messages, or did until less than the channel timeout ago.
-        messages: stored.
-        clients: connected, each counted once per channel.
-        sent: messages, ever; counted from zero again when Redis was emptied.
-        removed: messages, ever, by sweeps and by the hard backlog.
-        restored: messages, ever, that came back from an archive.
-        idle: channels due to be removed.
-        over_backlog: channels due to be trimmed by count.
-        too_old: channels due to be trimmed by age.
-        expired: channels where a client may have expired.
-    """
-
-    shard: int
-    channels: int
-    messages: int
-    clients: int
-    sent: int
-    removed: int
-    restored: int
-    idle: int
-    over_backlog: int
-    too_old: int
-    expired: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepStats:
-    """How far a sweep has come.
-
-    Attributes:
-        due: channels with something due, now.
-        overdue: seconds that the one waiting longest is past its limit; 0 by count.
-        interval: seconds between two runs, None for a cron expression.
-        success_age: seconds since it last left nothing due, in the shard where that is longest ago; None for never.
-        started_age: seconds since its last run began, None for never.
-        ended_age: seconds since its last run ended, None for never.
-        failed_age: seconds since a run last failed, None for never.
-        last: the record of its runs.
-    """
-
-    due: int
-    overdue: float
-    interval: float | None
-    success_age: float | None
-    started_age: float | None
-    ended_age: float | None
-    failed_age: float | None
-    last: LastRun
-
-    @property
-    def behind(self) -> float | None:
-        """Seconds since the last success should have been; 0 when it keeps up, None when that cannot be said."""
-        if self.success_age is None or self.interval is None:
-            return None
-        late = self.success_age - self.interval
-        return late if late > max(LATE * self.interval, LATE_SECONDS) else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """The state of the chat.
-
-    Attributes:
-        channels: as in `ShardStats`, summed up, like all that follows.
-        messages: stored.
-        clients: connected.
-        sent: messages, ever.
-        removed: messages, ever.
-        restored: messages, ever.
-        sweeps: by name, ``clean_channels`` and so on.
-        memory_used: bytes that Redis uses, for all that is in it; of a cluster, the server that has least room.
-        memory_limit: bytes that it may use, 0 for no limit.
-        shards: each of them, in order.
-    """
-
-    channels: int
-    messages: int
-    clients: int
-    sent: int
-    removed: int
-    restored: int
-    sweeps: dict[str, SweepStats]
-    memory_used: int
-    memory_limit: int
-    shards: tuple[ShardStats, ...]
+SUMS = ("channels", "messages", "clients", "sent", "removed", "restored")
+ACCOUNT = ("clients", "sent", "removed", "restored", "adjusted")  # fields of `meta`, see chat/store/keys.py
 
 
 def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
-    """Return the state of the chat.
+    """Return the state of the chat. Nothing is written.
 
     The counts of messages and clients are kept, not counted: after a key was lost they are approximate, until their
     shard has been empty.
 
+    Args:
+        client: a redis-py client.
+        settings: prefix, shards, limits and schedules; None for the defaults.
+
     Raises:
         ShardsMismatchError: the data lies in another number of shards.
         redis.exceptions.ConnectionError: Redis cannot be reached.
+        redis.exceptions.ResponseError: a key is of another type; its name is in the message.
     """
-    settings = settings or Settings()
-    keys = Keys(settings.prefix, settings.shards)
+    settings = extended(settings)
+    keys, limits = Keys(settings.prefix, settings.shards), Limits.of(settings)
+    rules = rules_of(limits)
     confirm_shards(client, keys, create=False)
-    rules = _rules(settings)
-    marks = [f"done:{index}" for index, *_ in rules]
-
-    commands = [Command(keys.runs, ("HGETALL", keys.runs))]
-    for shard in range(settings.shards):
-        updated, meta = keys.of_shard(shard, "updated", "meta")
-        commands.append(Command(updated, ("ZCARD", updated)))
-        commands.append(Command(meta, ("HMGET", meta, *ACCOUNT, *marks)))
-    record, *replies = raise_first(run_all(client, commands))
+    record, channels, accounts = _stored(client, keys, rules)
     now_ms, memory_used, memory_limit = _servers(client)
-    due, overdue_ms = _due(client, keys, rules)
-
+    found = _due(client, keys, limits, rules)
     shards = tuple(
-        _shard(shard, replies[2 * shard], replies[2 * shard + 1], due[shard]) for shard in range(settings.shards)
+        _shard(shard, channels[shard], accounts[shard], {figure: due[shard] for figure, (due, _) in found.items()})
+        for shard in range(settings.shards)
     )
-    sweeps = {}
-    for sweep in ("clean_channels", "clean_backlog", "clean_clients"):
-        columns = [column for column, (_, _, _, by) in enumerate(rules) if by == sweep]
-        marked = [replies[2 * shard + 1][len(ACCOUNT) :] for shard in range(settings.shards)]
-        done = [time_of(marks_of[column], now_ms) for marks_of in marked for column in columns]
-        last = last_run(record, sweep)
-        sweeps[sweep] = SweepStats(
-            due=sum(due[shard][column] for shard in range(settings.shards) for column in columns),
-            overdue=max(overdue_ms[column] for column in columns) / 1000,
-            interval=settings.interval(sweep),
-            success_age=_age(now_ms, None if None in done else min(then_ms for then_ms in done if then_ms is not None)),
-            started_age=_age(now_ms, last.started_ms),
-            ended_age=_age(now_ms, last.ended_ms),
-            failed_age=_age(now_ms, last.failed_ms),
-            last=last,
-        )
+    by_sweep = {sweep: [rule for rule in rules if rule.sweep == sweep] for sweep in sweeps()}
     return Stats(
         **{name: sum(getattr(shard, name) for shard in shards) for name in SUMS},
-        sweeps=sweeps,
+        sweeps={
+            sweep: _sweep(
+                last_run(record, sweep),
+                settings.interval(sweep),
+                now_ms,
+                [found[rule.figure] for rule in of_sweep],
+                [account[rule.mark] for account in accounts for rule in of_sweep],
+            )
+            for sweep, of_sweep in by_sweep.items()
+        },
         memory_used=memory_used,
         memory_limit=memory_limit,
         shards=shards,
     )
 
 
-SUMS = ("channels", "messages", "clients", "sent", "removed", "restored")
-ACCOUNT = ("clients", "sent", "removed", "restored", "adjusted")  # fields of `meta`, see chat/store/keys.py
+def _stored(client: Client, keys: Keys, rules: list[Rule]) -> tuple[Any, list[int], list[dict[str, Any]]]:
+    """Return the record of the runs; and of each shard the number of its channels, and its account and marks."""
+    fields = [*ACCOUNT, *(rule.mark for rule in rules)]
+    indexes, metas = zip(*(keys.of_shard(shard, "updated", "meta") for shard in range(keys.shards)), strict=True)
+    commands = [
+        Command(keys.runs, ("HGETALL", keys.runs)),
+        *(Command(index, ("ZCARD", index)) for index in indexes),
+        *(Command(meta, ("HMGET", meta, *fields)) for meta in metas),
+    ]
+    replies = run_all(client, commands)
+    for command, reply in zip(commands, replies, strict=True):
+        _confirm(command.key, reply)
+    accounts = [dict(zip(fields, values, strict=True)) for values in replies[1 + keys.shards :]]
+    return replies[0], replies[1 : 1 + keys.shards], accounts
 
 
 def _servers(client: Client) -> tuple[int, int, int]:
@@ -186,34 +102,30 @@ def _servers(client: Client) -> tuple[int, int, int]:
     return now_ms, used, limit
 
 
-def _rules(settings: Settings) -> list[tuple[str, str, int, str]]:
-    """Return the index that each rule of cleaning asks, as in due.lua, and the sweep it belongs to."""
-    rules = [
-        ("updated", "age", round(settings.channel_timeout * 1000), "clean_channels"),
-        ("polled", "age", round(settings.client_timeout * 1000), "clean_clients"),
-        ("sizes", "size", settings.backlog, "clean_backlog"),
-    ]
-    if settings.message_timeout:
-        rules.append(("heads", "age", round(settings.message_timeout * 1000), "clean_backlog"))
-    return rules
+def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> dict[str, tuple[list[int], list[int]]]:
+    """Return for the figure of each rule how many channels are due, and how many ms the longest, by shard."""
+    calls = [Calls(rule, limits, keys, shard).due(0, 0) for rule in rules for shard in range(keys.shards)]
+    replies = call_all(client, calls)
+    for (_, (index, *_), _), reply in zip(calls, replies, strict=True):
+        _confirm(index, reply)
+    of_rules = [replies[start : start + keys.shards] for start in range(0, len(replies), keys.shards)]
+    return {
+        rule.figure: ([due for due, _ in of_rule], [overdue_ms for _, overdue_ms in of_rule])
+        for rule, of_rule in zip(rules, of_rules, strict=True)
+    }
 
 
-def _due(client: Client, keys: Keys, rules: list[Any]) -> tuple[list[list[int]], list[int]]:
-    """Return how many channels are due, by shard and rule, and for each rule how many ms the longest is overdue."""
-    calls = [
-        (keys.of_shard(shard, index, "lease:none", "meta"), (by, limit, 0, 0, "", 0, ""))
-        for shard in range(keys.shards)
-        for index, by, limit, _ in rules
-    ]
-    replies = raise_first(call_all(client, [Call(DUE, *call) for call in calls]))
-    width = len(rules)
-    due = [[reply[0] for reply in replies[shard * width :][:width]] for shard in range(keys.shards)]
-    return due, [max(reply[1] for reply in replies[column::width]) for column in range(width)]
+def _confirm(key: bytes, reply: Any) -> None:
+    """Raise the reply where it is an error, with the name of the key where that is of another type."""
+    if type(reply) is ResponseError:
+        message = f"{decode_name(key)} is damaged, must be as the chat wrote it, or deleted: {reply}"
+        raise ResponseError(message)
+    if isinstance(reply, Exception):
+        raise reply
 
 
-def _shard(shard: int, channels: int, meta: list[Any], due: list[int]) -> ShardStats:
-    clients, sent, removed, restored, adjusted = (int(value or 0) for value in meta[: len(ACCOUNT)])
-    idle, expired, over_backlog, *too_old = due
+def _shard(shard: int, channels: int, account: dict[str, Any], due: dict[str, int]) -> ShardStats:
+    clients, sent, removed, restored, adjusted = (int(account[name] or 0) for name in ACCOUNT)
     return ShardStats(
         shard=shard,
         channels=channels,
@@ -222,10 +134,24 @@ def _shard(shard: int, channels: int, meta: list[Any], due: list[int]) -> ShardS
         sent=sent,
         removed=removed,
         restored=restored,
-        idle=idle,
-        over_backlog=over_backlog,
-        too_old=sum(too_old),
-        expired=expired,
+        **dict.fromkeys((rule.figure for rule in RULES), 0) | due,
+    )
+
+
+def _sweep(
+    last: LastRun, interval: float | None, now_ms: int, found: list[tuple[list[int], list[int]]], marks: list[Any]
+) -> SweepStats:
+    done = [time_of(mark, now_ms) for mark in marks]
+    oldest = min(then_ms for then_ms in done if then_ms is not None) if None not in done else None
+    return SweepStats(
+        due=sum(sum(due) for due, _ in found),
+        overdue=max(max(overdue_ms) for _, overdue_ms in found) / 1000,
+        interval=interval,
+        success_age=_age(now_ms, oldest),
+        started_age=_age(now_ms, last.started_ms),
+        ended_age=_age(now_ms, last.ended_ms),
+        failed_age=_age(now_ms, last.failed_ms),
+        last=last,
     )
 
 

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+import re
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import NoPermissionError, ResponseError
+from servers import ROOT
 
 from chat import InvalidArgumentError, ShardsMismatchError
+from chat import Settings as ChatSettings
+from chat.store.connect import nodes
 from chat.store.scripts import call_all
-from tasks import cleaning
-from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients
-from tasks.cleaning import sweep as sweeping
-from tasks.cleaning.scripts import DUE
+from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, job, removal, rules
+from tasks.cleaning.removal import Removal
+from tasks.cleaning.scripts import DUE_BY_SIZE
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ALL = [clean_channels, clean_backlog, clean_clients]
 
@@ -28,6 +34,14 @@ def counts(report: Report) -> tuple[int, int, int]:
 
 
 # idle channels
+
+
+def between(redis: Any, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Let something happen after candidates were named, before they are removed by a script that the server knows."""
+    for node in nodes(redis):
+        for rule in rules.RULES:
+            node.script_load(rule.remove.script.source)
+    monkeypatch.setattr(Removal, "_remove", meanwhile(act, Removal._remove))
 
 
 def test_an_idle_channel_goes_with_everything_it_had(lab: Lab) -> None:
@@ -54,9 +68,17 @@ def test_a_channel_with_connected_clients_keeps_their_positions(lab: Lab) -> Non
 def test_a_channel_written_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 3)
     lab.idle("lobby", 901)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.send("lobby", "m4"), sweeping.Sweep._call))
+    between(lab.redis, monkeypatch, lambda: lab.send("lobby", "m4"))
     assert counts(clean_channels(lab.redis)) == (0, 0, 0)
     assert lab.redis.llen(lab.key("lobby", "log:")) == 4
+
+
+def test_a_channel_without_clients_goes_on_above_its_ids_when_it_comes_back(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    assert clean_channels(lab.redis).channels == 1
+    assert not lab.traces("lobby")
+    assert lab.send("lobby", "m4").id == 4
 
 
 def test_a_channel_with_a_name_that_begins_alike_is_not_touched(lab: Lab) -> None:
@@ -91,7 +113,7 @@ def test_the_fullest_channels_come_first(redis: Redis) -> None:
     lab = Lab(redis, shards=1)
     for number in range(1, 6):
         lab.send_all(f"c{number}", 2 * number)
-    order = DUE(redis, ["chat:{0}:sizes", "chat:{0}:lease:x"], ("size", 3, 0, 10, "", 0))[2:]
+    order = DUE_BY_SIZE(redis, ["chat:{0}:sizes"], (3, 0, 10))[2:]
     assert order == [b"c5", b"c4", b"c3", b"c2"]
 
 
@@ -122,8 +144,13 @@ def test_no_message_timeout_means_no_age_limit(lab: Lab) -> None:
     assert clean_backlog(lab.redis).messages == 0
 
 
+def bounded(rule: rules.Rule) -> rules.Rule:
+    """Return the rule with removals of seven messages or clients a call."""
+    return replace(rule, remove=replace(rule.remove, budget=tuple(7 for _ in rule.remove.budget)))
+
+
 def test_one_huge_channel_goes_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "DROP_BUDGET", 7)
+    monkeypatch.setattr(rules, "RULES", tuple(map(bounded, rules.RULES)))
     lab.send_all("lobby", 150)
     calls(lab.redis)
     assert clean_backlog(lab.redis, backlog=100).messages == 50
@@ -145,7 +172,7 @@ def test_a_channel_removed_between_the_scan_and_the_trim_does_not_come_back(
         clean_channels(lab.redis, channel_timeout=0)
 
     lab.send_all("lobby", 9)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(remove, sweeping.Sweep._call))
+    between(lab.redis, monkeypatch, remove)
     clean_backlog(lab.redis, backlog=5)
     assert not lab.traces("lobby")
 
@@ -173,6 +200,17 @@ def test_one_client_that_goes_on_checking_does_not_hide_one_that_stopped(lab: La
     assert clean_clients(lab.redis).clients == 1
 
 
+@pytest.mark.parametrize("count", [5, 60])
+def test_of_several_clients_only_those_that_stopped_checking_are_forgotten(lab: Lab, count: int) -> None:
+    for number in range(count):
+        lab.check(f"client {number}", "lobby")
+        lab.away(f"client {number}", "lobby", 301 if number % 5 == 0 else number)
+    assert counts(clean_clients(lab.redis)) == (0, 0, count // 5)
+    assert lab.chat.count_clients("lobby") == count - count // 5
+    eldest = lab.redis.zrange(lab.key("lobby", "seen:"), 0, 0, withscores=True)[0][1]
+    assert lab.redis.zscore(lab.key("lobby", "polled"), "lobby") == eldest
+
+
 def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
     lab.check("bob", "lobby")
     for clean in ALL:
@@ -183,7 +221,7 @@ def test_a_client_created_and_swept_at_once_stays(lab: Lab) -> None:
 def test_a_client_refreshed_between_the_scan_and_the_removal_stays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.check("bob", "lobby")
     lab.away("bob", "lobby", 301)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(lambda: lab.check("bob", "lobby"), sweeping.Sweep._call))
+    between(lab.redis, monkeypatch, lambda: lab.check("bob", "lobby"))
     assert counts(clean_clients(lab.redis)) == (0, 0, 0)
     assert not lab.check("bob", "lobby").new
 
@@ -228,21 +266,22 @@ def test_a_channel_that_leaves_the_due_index_is_not_looked_at_again(lab: Lab) ->
 
 
 def test_many_clients_of_one_channel_go_in_bounded_slices(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "FORGET_BUDGET", 7)
+    monkeypatch.setattr(rules, "RULES", tuple(map(bounded, rules.RULES)))
     for number in range(50):
         lab.check(f"client {number}", "lobby")
     assert clean_clients(lab.redis, client_timeout=0).clients == 50
-    assert calls(lab.redis)["hdel"] >= 8
+    assert calls(lab.redis)["hdel"] >= 7
     assert not lab.traces("lobby")
 
 
 def test_positions_whose_presence_was_lost_go_too(lab: Lab) -> None:
-    lab.check("bob", "lobby")
+    for channel in ("lobby", neighbour(lab, "lobby")):
+        lab.check("bob", channel)
     lab.redis.delete(lab.key("lobby", "seen:"))
     lab.redis.zincrby(lab.key("lobby", "polled"), -301_000, "lobby")
     clean_clients(lab.redis)
     assert not lab.traces("lobby")
-    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"0"
+    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"1"
 
 
 # all three
@@ -291,7 +330,7 @@ def test_a_dry_run_selects_the_same_and_changes_nothing(
 
 @pytest.mark.parametrize("clean", ALL)
 def test_a_dry_run_turns_every_page(lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "BATCH", 1)
+    monkeypatch.setattr(job, "BATCH", 1)
     fill(lab)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     assert sum(counts(clean(lab.redis, dry_run=True, **arguments))) in {125, 50, 25}
@@ -336,7 +375,7 @@ def test_a_lease_is_held_while_working_lapses_by_itself_and_is_given_back(
         seen.extend(lab.redis.pttl(key) for key in keys(lab.redis, "*lease*"))
 
     fill(lab)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(look, sweeping.Sweep._call))
+    between(lab.redis, monkeypatch, look)
     clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert seen
     assert all(0 < ttl <= 30_000 for ttl in seen)
@@ -557,8 +596,8 @@ def test_a_sweep_that_can_remove_nothing_of_what_is_due_ends_and_says_so(
         lab.send_all(channel, 3)
         lab.idle(channel, 901)
         lab.away("bob", channel, 301)
-    call = sweeping.Sweep._call
-    monkeypatch.setattr(sweeping.Sweep, "_call", lambda *args: call(*args[:3], [], *args[4:]))
+    remove = Removal._remove
+    monkeypatch.setattr(Removal, "_remove", lambda self, *_: remove(self, [], []))
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     report = clean(redis, settings=lab.settings, time_budget=10, **arguments)
     assert (counts(report), report.due, report.completed) == ((0, 0, 0), 3, False)
@@ -613,6 +652,20 @@ def contents(lab: Lab) -> dict[bytes, bytes]:
     return {key: lab.redis.dump(key) for key in kept}
 
 
+def repeated(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[dict[bytes, bytes]]:
+    """Let every removal be done twice; return what is stored after each."""
+    states: list[dict[bytes, bytes]] = []
+
+    def twice(client: Any, calls: Any) -> Any:
+        for script, *rest in calls[:1] * 2:
+            reply = script(client, *rest)
+            states.append(contents(lab))
+        return [reply, *call_all(client, calls[1:])]
+
+    monkeypatch.setattr(removal, "call_all", twice)
+    return states
+
+
 @pytest.mark.parametrize("lost", ["", "trimmed", "sizes", "log:"])
 @pytest.mark.parametrize(
     ("clean", "arguments"),
@@ -626,24 +679,32 @@ def contents(lab: Lab) -> dict[bytes, bytes]:
 def test_a_removal_that_is_repeated_changes_nothing_more(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., Report], arguments: dict[str, Any], lost: str
 ) -> None:
-    states: list[dict[bytes, bytes]] = []
-
-    def twice(client: Any, calls: Any) -> Any:
-        for script, *rest in calls[:1] * 2:
-            reply = script(client, *rest)
-            states.append(contents(lab))
-        return [reply, *call_all(client, calls[1:])]
-
     fill(lab, 5)
     for number in range(5):
         lab.aged(f"c{number}", 100)
         if lost:
             lab.redis.delete(lab.key(f"c{number}", lost))
-    monkeypatch.setattr(sweeping, "call_all", twice)
+    states = repeated(lab, monkeypatch)
     clean(lab.redis, **arguments)
     monkeypatch.undo()
     assert states or lost == "sizes"  # that says who is over the backlog
     assert states[::2] == states[1::2]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_last_client_that_is_forgotten_again_raises_no_id(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    lab.check("bob", "lobby")
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    clean_channels(lab.redis)
+    if lost:
+        lab.redis.delete(lab.key("lobby", "trimmed"))
+    lab.away("bob", "lobby", 301)
+    states = repeated(lab, monkeypatch)
+    clean_clients(lab.redis)
+    assert states[::2] == states[1::2] != []
 
 
 # leases
@@ -662,7 +723,7 @@ def test_a_run_that_lost_its_lease_removes_nothing_more_and_leaves_the_others_al
 
     fill(lab)
     before = contents(lab)
-    monkeypatch.setattr(sweeping.Sweep, "_call", meanwhile(steal, sweeping.Sweep._call))
+    between(lab.redis, monkeypatch, steal)
     report = clean(lab.redis, **({"backlog": 2} if clean is clean_backlog else {}))
     assert (counts(report), report.completed, report.busy) == ((0, 0, 0), False, len(stolen))
     assert "the lease was lost" in report.error
@@ -687,7 +748,7 @@ def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_sho
     held: list[bytes] = []
     lab = Lab(redis, shards=1)
     fill(lab, 5)
-    monkeypatch.setattr(sweeping, "BATCH", 2)
+    monkeypatch.setattr(job, "BATCH", 2)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     with pytest.raises(error):
         clean(redis, progress=interrupt, settings=lab.settings, **arguments)
@@ -879,3 +940,107 @@ def test_a_client_cannot_leave_a_channel_that_is_damaged_without_being_told(lab:
     lab.redis.set(lab.key("lobby", "read:"), "of others")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         lab.chat.leave_channel("bob", "lobby")
+
+
+# arguments of another type
+
+
+@pytest.mark.parametrize("clean", ALL)
+@pytest.mark.parametrize(
+    ("client", "was"),
+    [
+        ("redis://localhost", "a str"),
+        (None, "a NoneType"),
+        (Redis, "the class redis.client.Redis"),
+        (AsyncRedis(), "a redis.asyncio.client.Redis"),
+    ],
+)
+def test_what_is_no_client_is_refused_at_once(clean: Callable[..., Report], client: Any, was: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"client is {was}, must be a redis.Redis or RedisCluster: use "):
+        clean(client)
+
+
+@pytest.mark.parametrize("clean", ALL)
+@pytest.mark.parametrize("settings", [{"backlog": 5}, "chat", Settings])
+def test_settings_of_another_type_are_refused_at_once(clean: Callable[..., Report], settings: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"settings are a \w+, must be Settings\(\.\.\.\), or None for the"):
+        clean(Redis(port=1), settings=settings)
+
+
+def test_the_chats_settings_will_do_and_keep_nothing(lab: Lab) -> None:
+    lab.send_all("lobby", 5)
+    report = clean_backlog(lab.redis, settings=ChatSettings(backlog=3))
+    assert (report.messages, report.archived, report.completed) == (2, 0, True)
+
+
+# the table of rules
+
+
+def test_a_rule_that_is_changed_changes_the_sweep_its_dry_run_and_the_stats(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle by the time of the oldest message instead of the newest, and by the clients' limit: nothing else says so."""
+    lab.send("lobby", "old")
+    lab.aged("lobby", 400)
+    lab.send("lobby", "young")
+    lab.redis.zadd(lab.key("lobby", "updated"), {"lobby": 1}, lt=True)  # the script looks again, by its own limit
+    other = replace(rules.RULES[0], index="heads", limit="client_timeout")
+    monkeypatch.setattr(rules, "RULES", (other, *rules.RULES[1:]))
+    stats = read_stats(lab.redis, settings=lab.settings)
+    assert (stats.sweeps["clean_channels"].due, stats.sweeps["clean_channels"].overdue) == (
+        1,
+        pytest.approx(100, abs=5),
+    )
+    assert sum(shard.idle for shard in stats.shards) == 1
+    assert clean_channels(lab.redis, settings=lab.settings, dry_run=True).channels == 1
+    assert clean_channels(lab.redis, settings=lab.settings).channels == 1
+    assert lab.redis.hexists("chat:{0}:meta", "done:heads")
+
+
+def test_a_rule_that_is_added_is_swept_counted_and_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.send_all("lobby", 5)
+    lab.idle("lobby", 901)
+    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", figure="too_old")
+    monkeypatch.setattr(rules, "RULES", (*rules.RULES, added))
+    assert read_stats(lab.redis, settings=lab.settings).sweeps["clean_backlog"].due == 1
+    assert clean_backlog(lab.redis, settings=lab.settings, backlog=4, dry_run=True).messages == 2  # of either rule
+    assert clean_backlog(lab.redis, settings=lab.settings, time_budget=0).due == 1
+
+
+def test_no_module_but_the_table_says_by_which_index_something_is_due() -> None:
+    sources = {path: path.read_text() for path in (ROOT / "tasks").rglob("*.py")}
+    naming = {path.name for path, source in sources.items() if re.search(r'"(heads|polled|sizes)"', source)}
+    assert naming == {"rules.py", "usage.py", "restore.py"}  # how large they are, and what comes back
+
+
+# a user who may only read
+
+
+@contextmanager
+def only_reading(redis: Any) -> Iterator[Any]:
+    """Give a client, of each server, of a user who may not write."""
+    allowed = ("-@all", "+@read", "+@connection", "+eval_ro", "+evalsha_ro", "+time", "+info", "+acl", "+cluster")
+    for node in nodes(redis):
+        node.execute_command("ACL", "SETUSER", "default", *allowed, "resetkeys", "%R~*")
+    try:
+        yield redis
+    finally:
+        for node in nodes(redis):
+            node.execute_command("ACL", "SETUSER", "default", "+@all", "allkeys")
+
+
+def test_a_user_who_may_only_read_sees_what_would_go_and_the_stats_and_removes_nothing(lab: Lab) -> None:
+    fill(lab)
+    for number in range(25):
+        lab.aged(f"c{number}", 100)
+    limits: dict[Any, dict[str, Any]] = {clean_backlog: {"backlog": 3, "message_timeout": 60}}
+    before = contents(lab)
+    with only_reading(lab.redis) as reader:
+        seen = [counts(clean(reader, settings=lab.settings, dry_run=True, **limits.get(clean, {}))) for clean in ALL]
+        due = [sweep.due for sweep in read_stats(reader, settings=lab.settings).sweeps.values()]
+        for clean in ALL:
+            with pytest.raises(NoPermissionError):
+                clean(reader, settings=lab.settings)
+    assert seen == [(25, 100, 0), (0, 100, 0), (0, 0, 25)]
+    assert due == [25, 0, 25]
+    assert contents(lab) == before

@@ -27,10 +27,11 @@ from chat import ChatFullError, InvalidArgumentError
 from chat._values import Message
 from chat.store.connect import connect, nodes
 from chat.store.entries import time_of
+from tasks.archive import channel as restoring
 from tasks.archive import folder as archive_folder
-from tasks.archive import restore as restoring
+from tasks.archive.channel import RESTORE
 from tasks.archive.folder import Folder
-from tasks.archive.restore import RESTORE, restore
+from tasks.archive.restore import restore
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.stats.figures import read_stats
 
@@ -121,14 +122,14 @@ def test_a_channel_that_is_cleaned_while_it_is_restored_stays_whole(
     clean_backlog(archived.redis, settings=archived.settings)
     archived.send_all("tea", 5)
     clean_backlog(archived.redis, settings=archived.settings)
-    write = restoring._Channel._write
+    write = restoring.ChannelRestore._write
 
     def late(*args: Any, **options: Any) -> Any:
         clean_backlog(archived.redis, backlog=1, settings=archived.settings)
         monkeypatch.undo()
         return write(*args, **options)
 
-    monkeypatch.setattr(restoring._Channel, "_write", late)
+    monkeypatch.setattr(restoring.ChannelRestore, "_write", late)
     lobby, tea = restore(archived.redis, folder, settings=archived.settings)
     assert (lobby.messages, lobby.left) == (0, 2)
     assert lobby.reason == "the channel changed meanwhile, or a key of it was lost: do it again"
@@ -448,14 +449,14 @@ def test_a_lost_reply_is_no_change_and_the_rest_comes_back(
         forget(archived, *ROOMS[:3])
     proxy = LossyProxy(server.port)
     losing = connect(f"redis://127.0.0.1:{proxy.port}/0")
-    write = restoring._Channel._write
+    write = restoring.ChannelRestore._write
 
     def unlucky(*args: Any, **options: Any) -> Any:
         proxy.lose = 1
         return write(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restoring._Channel, "_write", unlucky)
+        patch.setattr(restoring.ChannelRestore, "_write", unlucky)
         found = restore(losing, folder, settings=archived.settings)
     losing.close()
     proxy.close()
@@ -517,7 +518,7 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
     sizes = []
 
     def weighed(client: Any, its_keys: Any, args: Any) -> Any:
-        sizes.append(sum(len(entry) for entry in args[5:]))
+        sizes.append(sum(len(entry) for entry in args[4:]))
         return RESTORE(client, its_keys, args)
 
     monkeypatch.setattr(restoring, "RESTORE", weighed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -11,8 +12,9 @@ from redis.exceptions import ResponseError
 
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.commands.screen import age, size, stats_lines, verdict
-from tasks.stats.figures import LATE_SECONDS, Stats, SweepStats, read_stats
+from tasks.stats.figures import Stats, SweepStats, read_stats
 from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
+from tasks.stats.values import LATE_SECONDS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -127,6 +129,17 @@ def test_a_stricter_run_is_a_success(lab: Lab) -> None:
     assert stats(lab).sweeps["clean_channels"].behind == 0
 
 
+@pytest.mark.parametrize("clean", ALL)
+def test_a_run_that_removes_all_that_is_due_is_a_success(redis: Redis, clean: Any) -> None:
+    lab = Lab(redis, shards=1)
+    lab.check("bob", "old")
+    lab.send_all("old", 105)
+    lab.idle("old", 1000)
+    lab.away("bob", "old", 1000)
+    assert clean(redis, settings=lab.settings).completed
+    assert stats(lab).sweeps[clean.__name__].behind == 0
+
+
 def test_a_run_that_could_not_finish_is_no_success(lab: Lab) -> None:
     lab.send("old", "x")
     lab.idle("old", 1000)
@@ -239,6 +252,15 @@ def test_a_record_of_another_type_ends_no_sweep_and_is_told(lab: Lab, clean: Any
     assert report.error.startswith("chat:runs: ResponseError: ")
     assert "the record of the runs is not kept, delete that key" in report.error
     assert lab.redis.get("chat:runs") == b"of others"
+
+
+@pytest.mark.parametrize("name", ["chat:runs", "chat:{3}:updated", "chat:{3}:polled", "chat:{3}:meta"])
+def test_a_key_of_another_type_is_one_error_that_names_the_key(lab: Lab, name: str) -> None:
+    lab.redis.set(name, "of others")
+    with pytest.raises(
+        ResponseError, match=f"^{re.escape(name)} is damaged, must be as the chat wrote it, or deleted: WRONG"
+    ):
+        stats(lab)
 
 
 @pytest.mark.parametrize("mark", [b"9999999999999", b"garbage"])
@@ -374,6 +396,7 @@ def test_a_client_that_decodes_replies_reads_the_same(redis: Redis, lab: Lab) ->
 
 def test_stats_are_the_same_few_calls_at_any_size(lab: Lab) -> None:
     seen = []
+    stats(lab)  # loads its script
     for count in (1, 500):
         for number in range(count):
             lab.send(f"room {number}", "x")

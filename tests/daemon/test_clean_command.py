@@ -129,7 +129,7 @@ taken = []
 
 def keep(channel, messages):
     taken.append(channel)
-    if len(taken) == 40:
+    if len(taken) == 60:  # of the second batch
         pathlib.Path("held").touch()
         while not pathlib.Path("go").exists():
             time.sleep(0.01)

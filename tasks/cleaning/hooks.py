@@ -1,6 +1,6 @@
-"""What cleaning tells the outside: messages go to the archive before they are removed, names to the hook after it.
+"""What a run hands to others: messages to the archive before they are removed, names to the hook afterwards.
 
-Both may be functions of the user's, which may fail, or be slow, and must do no harm to the cleaning.
+Both may be functions of the user's. One that fails or is slow must not harm the cleaning.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from typing import TYPE_CHECKING, Any
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_name, decode_text, encode_text
 from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, portions
-from tasks.cleaning.scripts import FORGET_CLIENTS, REMOVE_CHANNELS, TRIM_BACKLOGS
+from tasks.cleaning.job import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chat import Message
-    from chat.store.scripts import Script
-    from tasks.cleaning.tally import Tally
+    from tasks.cleaning.job import Job
+    from tasks.cleaning.rules import Rule
     from tasks.settings import Settings
 
-__all__ = ["HandOver"]
+__all__ = ["Hooks"]
 
 # Seconds of calls after which the lease is renewed, what was handed over is removed, and the time budget is looked at:
 # all this happens within so long and one call.
 PATIENCE = 1.0
-ARCHIVED = (REMOVE_CHANNELS, TRIM_BACKLOGS)  # scripts that remove messages
-TOLD = (REMOVE_CHANNELS, FORGET_CLIENTS)  # scripts that can say which channels, or clients, they removed
 DAMAGED = (ValueError, ArithmeticError, OSError, RecursionError)  # reading a name or an entry that is none of ours
 
 
-class HandOver:
-    """The archive and the hook of one run.
+class Hooks:
+    """The archive and the hook of one run, where its rules have use for them.
 
     Args:
-        settings: that name them.
-        script: that removes.
-        tally: gets what was handed over, and the errors.
-        ends: exceptions that end the run, whoever raised them.
+        settings: where the archive and the hook are named.
+        rules: of the sweep.
+        job: the run; its tally gets what was handed over, and the errors.
+        ends: exceptions that end the run, whoever raises them.
 
     Raises:
         SettingsError: there is no such function.
     """
 
-    def __init__(self, settings: Settings, script: Script, tally: Tally, ends: tuple[type[Exception], ...]) -> None:
-        self.archive: Archive | None = archive_at(settings.archive) if script in ARCHIVED else None
-        self.hook: Hook | None = hook_at(settings.on_expire) if script in TOLD else None
-        self._tally, self._ends = tally, ends
+    def __init__(self, settings: Settings, rules: list[Rule], job: Job, ends: tuple[type[Exception], ...]) -> None:
+        self.archive: Archive | None = archive_at(settings.archive) if any(rule.read for rule in rules) else None
+        self._hook: Hook | None = hook_at(settings.on_expire) if any(rule.announced for rule in rules) else None
+        self._job, self._tally, self._ends = job, job.tally, ends
+        if self._hook:
+            job.batch = 1  # until it proves quick
 
     def keep(
         self, shard: int, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str
@@ -65,7 +65,7 @@ class HandOver:
             for channel, messages in portion.items():
                 name = encode_text(channel)
                 if error := failed.get(channel):
-                    self._survive(error)
+                    self._raise_if_final(error)
                     self._tally.refuse(name, error, ": not archived")
                 else:
                     handed[name] = messages[-1].id
@@ -74,18 +74,23 @@ class HandOver:
                 break
         return handed
 
-    def announce(self, names: list[bytes], of_names: list[Any]) -> bool:
-        """Call the hook for what has gone: for a name, 1, or a list of clients; return whether it took long."""
+    def announce(self, names: list[bytes], of_names: Sequence[Any]) -> None:
+        """Call the hook for what is gone: of each name 1, or a list of clients; 0 or none for what stayed.
+
+        What is gone must be told, so a slow hook gets one channel at a time, and a quick one soon a whole batch.
+        """
+        if not self._hook:
+            return
         patience = time.monotonic() + PATIENCE
         for name, gone in zip(names, of_names, strict=False):
-            if gone and self.hook:
+            if gone:
                 clients = None if gone == 1 else tuple(map(decode_name, gone))
                 try:
-                    self.hook(decode_name(name), clients)
+                    self._hook(decode_name(name), clients)
                 except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
-                    self._survive(error)
+                    self._raise_if_final(error)
                     self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
-        return time.monotonic() >= patience
+        self._job.batch = 1 if time.monotonic() >= patience else min(2 * self._job.batch, BATCH)
 
     def _decoded(self, names: list[bytes], slices: Sequence[list[Any]]) -> dict[str, tuple[Message, ...]]:
         """Return the messages of the slices that have some; refuse what is none of the chat's."""
@@ -98,7 +103,7 @@ class HandOver:
                     self._tally.refuse(name, error, ": not archived")
         return decoded
 
-    def _survive(self, error: Exception) -> None:
-        """Go on after an error in a function of the user's, unless it is one that ends the run."""
+    def _raise_if_final(self, error: Exception) -> None:
+        """Raise an error of a function of the user's if it is one that ends the run."""
         if isinstance(error, self._ends):
             raise error
