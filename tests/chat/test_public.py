@@ -13,9 +13,8 @@ from redis.asyncio import Redis as AsyncRedis
 from servers import ROOT
 
 import chat
-from chat import AsyncChat, Chat, InvalidArgumentError, _errors, settings
+from chat import AsyncChat, Chat, InvalidArgumentError, _errors, screen, settings
 from tasks import cleaning
-from tasks.commands import screen
 from tasks.stats import figures as stats
 from tasks.stats import usage
 
