@@ -176,7 +176,7 @@ def verdict(sweep: SweepStats) -> str:
 
 def sweep_table(sweeps: dict[str, SweepStats]) -> Table:
     """Return a row for each sweep."""
-    rows = Table("sweep", "", box=None, pad_edge=False)
+    rows = Table("sweep", "", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("success", "took", "removed", "due", "overdue"):
         rows.add_column(name, justify="right", min_width=8)
     for name, sweep in sweeps.items():
