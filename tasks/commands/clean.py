@@ -16,7 +16,7 @@ from chat.screen import OutputError, age, counted, drop_output, noun, printable
 from tasks import cleaning
 from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, exit_codes, write
 from tasks.commands.remote import run_in_worker
-from tasks.periodic import chat_redis, run
+from tasks.periodic import chat_redis, run_sweep
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def clean(
             for number, sweep in enumerate(sweeps):
                 with Bar(sweep) as bar:
                     if now:
-                        report = run(getattr(cleaning, sweep), given, time_budget=None, progress=bar)
+                        report = run_sweep(getattr(cleaning, sweep), given, time_budget=None, progress=bar)
                     else:
                         report = run_in_worker(app, sweep, given, bar)
                 show(report, as_json=as_json, first=not number)
@@ -63,7 +63,7 @@ def preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
         with Bar(f"{sweep}?") as bar:
             budget = None if ask else 0
             dry = overrides | {"dry_run": True}
-            reports.append(run(getattr(cleaning, sweep), dry, time_budget=budget, progress=bar))
+            reports.append(run_sweep(getattr(cleaning, sweep), dry, time_budget=budget, progress=bar))
     if not ask:
         return
     client, settings = chat_redis()

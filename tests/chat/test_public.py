@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock, Mock
 
@@ -135,16 +134,6 @@ def test_only_what_stores_or_lets_in_is_refused_by_a_full_redis() -> None:
         "restore",
         "send",
     }
-
-
-def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
-    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
-    assert {str(script.relative_to(ROOT)) for script in LUA} <= set(names)
-    assert "chat/py.typed" in names
 
 
 def test_chat_knows_no_celery() -> None:

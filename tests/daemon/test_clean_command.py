@@ -278,7 +278,7 @@ def test_what_a_full_redis_refuses_to_a_cleaning_in_this_process_is_not_answered
         message = "command not allowed when used memory > 'maxmemory'."
         raise OutOfMemoryError(message)
 
-    monkeypatch.setattr(command, "run", refused)
+    monkeypatch.setattr(command, "run_sweep", refused)
     with pytest.raises(SystemExit) as ended:
         clean_command(["backlog", "--now", "--yes"], obj=SimpleNamespace(app=None))
     assert ended.value.code == FAILED

@@ -93,7 +93,7 @@ def test_an_alert_names_commands_that_exist(alert: str) -> None:
 def confirm(program: str, *words: str) -> None:
     """Fail if the command line would: nothing is run."""
     match program, words:
-        case ("chat", (*rest,)) | ("celery", ("-A", "tasks", *rest)):
+        case ("chat", (*rest,)) | ("celery", ("-A", "pollchat.tasks", *rest)):
             command: click.Command = chat_command if program == "chat" else celery_command
             while isinstance(command, click.Group) and rest:
                 command = command.commands[rest.pop(0)]
@@ -111,9 +111,9 @@ def confirm(program: str, *words: str) -> None:
         "chat nosuch",
         "chat stats",
         "chat channels --nosuch",
-        "celery -A tasks stats --nosuch",
-        "celery -A tasks clean al --now",
-        "celery -A tasks clean all --nosuch",
+        "celery -A pollchat.tasks stats --nosuch",
+        "celery -A pollchat.tasks clean al --now",
+        "celery -A pollchat.tasks clean all --nosuch",
         "systemctl restart nosuch",
         "rm -r x",
     ],
