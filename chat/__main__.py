@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 OK, FAILED, BAD_INPUT, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
-APP = "tasks" if __package__ == "chat" else f"{__package__}.tasks"  # from the wheel, pollchat.tasks
-MOVED = {"stats": f"celery -A {APP} stats", "restore": f"celery -A {APP} restore", "sizing": "python deploy/sizing.py"}
+MOVED = {"stats": "celery -A tasks stats", "restore": "celery -A tasks restore", "sizing": "python deploy/sizing.py"}
 
 EPILOG = """
 Exit codes: 0 done, 1 the output cannot be written, 2 bad input or setting, 3 Redis cannot be reached, 4 Redis refused

@@ -13,7 +13,6 @@ import click
 
 __all__ = ["clean_command", "health_command", "restore_command", "stats_command"]
 
-APP = __name__.rpartition(".")[0]  # from the wheel, pollchat.tasks
 CLEAN_OPTIONS = [
     click.Option(["--now"], is_flag=True, help="In this process: needs no worker or broker, works on a full Redis."),
     click.Option(["--dry-run"], is_flag=True, help="Change nothing; print what would go, with the largest examples."),
@@ -25,7 +24,7 @@ CLEAN_OPTIONS = [
 
 def _epilog(exit_codes: str, *examples: str) -> str:
     return "\n".join(
-        [f"Exit codes: {exit_codes}.\n", "\b\nExamples:", *(f"  celery -A {APP} {one}" for one in examples)]
+        [f"Exit codes: {exit_codes}.\n", "\b\nExamples:", *(f"  celery -A tasks {one}" for one in examples)]
     )
 
 
