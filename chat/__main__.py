@@ -1,200 +1,237 @@
-"""The ``chat`` command: send, check, watch and count from a shell. Also ``python -m chat``."""
+"""The ``chat`` command: talk in channels from a shell. Also ``python -m chat``."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+import click
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError, InvalidArgumentError, SettingsError
-from chat._output import OutputError, counted, drop_output, open_output, say
-from chat._sizing_command import add_sizing
-from chat.settings import unknown_names
+from chat.screen import OutputError, confirm_pause, counted, drop_output, open_output, printable, say, unwritable
+from chat.settings import Settings, unknown_names
 from chat.store.arguments import MOST, at_least
 from chat.store.explain import describe_outage
-from tasks.commands.restore import add_restore
-from tasks.commands.screen import printable
-from tasks.commands.stats import pause_of, stats_command
-from tasks.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from chat._values import Check, Message
 
 OK, FAILED, BAD_INPUT, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
+MOVED = {"stats": "celery -A tasks stats", "restore": "celery -A tasks restore", "sizing": "python deploy/sizing.py"}
 
-EXAMPLES = """\
-examples:
+EPILOG = """
+Exit codes: 0 done, 1 the output cannot be written, 2 bad input or setting, 3 Redis cannot be reached, 4 Redis refused
+(it is full, for example), 130 interrupted with Ctrl-C; 0 for watch, which ends this way.
+
+Settings are read from the environment and from .env; REDIS_URL says where Redis is.
+
+\b
+Examples:
   chat send lobby "hi"
-  chat send lobby -- "-_-"    # the message begins with a dash
+  chat send lobby -- "-_-"    # a message that could be taken for an option
   chat check bob lobby
   chat check bob lobby --limit 10 --json
   chat watch bob lobby
-  chat stats --watch
-  chat restore /var/lib/pollchat --channel lobby --dry-run
-  chat sizing --channels 1M --messages 20 --clients 2
-
-exit codes: 0 done, 1 the output cannot be written, 2 bad input, setting or file, 3 Redis unreachable,
-4 refused (Redis is full, say), 130 interrupted by Ctrl-C before its end (0 for a watch, which has none)
-Settings come from the environment or .env, REDIS_URL first of all."""
+  chat history lobby --limit 5
+  chat clients lobby"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
     open_output()
-    options = _parser().parse_args(argv)
-    url = ""
+    if words and (place := MOVED.get(words[0])):
+        say(f"chat: {words[0]} has moved: run {place}")
+        return BAD_INPUT
     try:
-        settings = Settings.from_env()
-        for line in unknown_names():
-            say(f"chat: {line}")
-        url = settings.redis_url
-        options.run(options, settings)
+        with suppress(click.exceptions.Exit), chat.make_context("chat", words) as context:  # Exit: after --help
+            chat.invoke(context)
         sys.stdout.flush()
     except BrokenPipeError:  # `chat check ... | head`
         drop_output()
     except KeyboardInterrupt:
         say("")
-        return OK if options.watch else INTERRUPTED
-    except (ChatError, RedisError, OutputError, OSError) as error:
-        code, line = _failure(error, url)
+        return INTERRUPTED
+    except (click.UsageError, ChatError, RedisError, OutputError, OSError) as error:
+        code, line = _failure(error)
         say(f"chat: {line}")
         return code
     return OK
 
 
-def _failure(error: Exception, url: str) -> tuple[int, str]:
-    """Return the exit code of an error, and what to say about it."""
+def _failure(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and the line that describes it."""
+    if isinstance(error, click.UsageError):
+        return BAD_INPUT, f"{error.format_message()} See chat --help."
     if isinstance(error, SettingsError | InvalidArgumentError):
         return BAD_INPUT, str(error)
     if isinstance(error, UNREACHABLE_ERRORS):
-        return UNREACHABLE, describe_outage(error, url)
+        return UNREACHABLE, describe_outage(error, Settings.from_env().redis_url)
     if isinstance(error, ChatError | RedisError):
         return REFUSED, str(error)
-    if isinstance(error, OSError) and (error.filename or error.errno is None):  # a file that cannot be read
-        return BAD_INPUT, str(error)
-    drop_output()
-    return FAILED, f"the output cannot be written: {error.strerror}" if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return FAILED, str(error)
+    return (BAD_INPUT, str(error)) if error.filename or error.errno is None else (FAILED, unwritable(error))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="chat", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(watch=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    send = commands.add_parser("send", help="send a message and print its id")
-    send.add_argument("channel")
-    send.add_argument("message", help='one that begins with a dash: chat send lobby -- "-_-"')
-    send.set_defaults(run=_send)
-
-    check = commands.add_parser("check", help="print what a client has not read yet, and count it as read")
-    check.add_argument("client")
-    check.add_argument("channel")
-    check.add_argument("--limit", type=int, metavar="N", help="messages at most (all)")
-    check.add_argument("--history", type=int, default=10, metavar="N", help="latest messages a new client gets (10)")
-    check.add_argument("--json", action="store_true", help="one JSON object")
-    check.set_defaults(run=_check)
-
-    watch = commands.add_parser("watch", help="check again and again until Ctrl-C")
-    watch.add_argument("client")
-    watch.add_argument("channel")
-    watch.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two checks (1)")
-    watch.add_argument("--history", type=int, default=10, metavar="N", help="latest messages a new client gets (10)")
-    watch.set_defaults(run=_watch, watch=True)
-
-    stats = commands.add_parser("stats", help="print whether cleaning keeps up, and what is in the chat")
-    stats.add_argument("--watch", action="store_true", help="a live screen until Ctrl-C")
-    stats.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two screens (2)")
-    stats.add_argument("--shards", action="store_true", help="a line for each shard")
-    stats.add_argument("--json", action="store_true", help="one JSON object")
-    stats.set_defaults(run=stats_command)
-
-    sizing = commands.add_parser(
-        "sizing",
-        help="print how much Redis and how many workers a load takes",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_sizing(sizing)
-    add_restore(commands.add_parser("restore", help="read an archive of removed messages back"))
-    return parser
+client = click.argument("client")
+channel = click.argument("channel")
+history_option = click.option("--history", default=10, metavar="N", help="Messages a new client starts with (10).")
 
 
-def _send(options: argparse.Namespace, settings: Settings) -> None:
-    sent = _chat(settings).send_message(options.channel, options.message)
+@click.group(epilog=EPILOG, no_args_is_help=False)
+def chat() -> None:
+    """Send messages to channels, and read what is new since the last check."""
+
+
+@chat.command(context_settings={"ignore_unknown_options": True})  # a message may begin with a dash
+@channel
+@click.argument("message")
+def send(channel: str, message: str) -> None:
+    """Send a message and print its id.
+
+    \b
+    A message that could be taken for an option: chat send lobby -- "-_-"
+    """  # noqa: D301  \b is click's
+    sent = _open().send_message(channel, message)
     try:
         print(sent.id, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
-        message = f"stored as {sent.id}, but its id could not be written: {error.strerror}"
-        raise OutputError(message) from error
+        drop_output()
+        problem = f"stored as {sent.id}, but its id could not be written: {error.strerror}"
+        raise OutputError(problem) from error
 
 
-def _check(options: argparse.Namespace, settings: Settings) -> None:
-    limit = options.limit
+@chat.command()
+@client
+@channel
+@click.option("--limit", type=int, metavar="N", help="Messages to read at most (all).")
+@history_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(client: str, channel: str, limit: int | None, history: int, *, as_json: bool) -> None:
+    """Print what a client has not read yet, and count it as read."""
     if limit is not None:
         limit = at_least(1, "--limit", limit, "; leave it out for all", most=MOST)
-    check = _chat(settings).check_messages(options.client, options.channel, limit=limit, history=options.history)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(check), default=lambda moment: moment.isoformat()))
-    else:
-        _print_check(check, options)
-        if not check:
-            say("nothing new")
+    found = _open().check_messages(client, channel, limit=limit, history=history)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), default=lambda moment: moment.isoformat()))
+        return
+    _print_check(found, client, channel)
+    if not found:
+        say("nothing new")
 
 
-def _watch(options: argparse.Namespace, settings: Settings) -> None:
-    pause_of(options)
-    chat = _chat(settings)
-    check = chat.check_messages(options.client, options.channel, history=options.history)
-    say(f"watching {printable(options.channel)} as {printable(options.client)}, Ctrl-C stops")
-    while True:
-        _print_check(check, options)
-        check = _check_again(chat, options, settings, check.cursor)
+@chat.command()
+@client
+@channel
+@click.option("--every", default=1.0, metavar="SECONDS", help="Pause between two checks (1).")
+@history_option
+def watch(client: str, channel: str, every: float, history: int) -> None:
+    """Check again and again until Ctrl-C."""
+    confirm_pause(every)
+    with suppress(KeyboardInterrupt):
+        room = _open()
+        found = room.check_messages(client, channel, history=history)
+        say(f"watching {printable(channel)} as {printable(client)}, Ctrl-C stops")
+        while True:
+            _print_check(found, client, channel)
+            # The cursor lets a client that was forgotten between two checks go on where it was.
+            again = partial(room.check_messages, client, channel, history=history, after=found.cursor)
+            found = _outlive_outage(again, every)
+    say("")
 
 
-def _check_again(chat: Chat, options: argparse.Namespace, settings: Settings, cursor: str) -> Check:
-    """Return the next check that Redis answers; say once that it does not, and once that it does again."""
+def _outlive_outage(check: Callable[[], Check], pause: float) -> Check:
+    """Repeat a check until Redis answers; say once that it does not, and once that it does again."""
     is_away = False
     while True:
-        time.sleep(options.every)
-        try:  # with the cursor a client that was forgotten between two checks goes on from there
-            check = chat.check_messages(options.client, options.channel, history=options.history, after=cursor)
+        time.sleep(pause)
+        try:
+            found = check()
         except UNREACHABLE_ERRORS as error:
             if not is_away:
-                say(f"chat: {describe_outage(error, settings.redis_url)}; trying again until Redis answers")
+                say(f"chat: {_failure(error)[1]}; trying again until Redis answers")
             is_away = True
-            continue
-        if is_away:
-            say("Redis answers again")
-        return check
+        else:
+            if is_away:
+                say("Redis answers again")
+            return found
 
 
-def _chat(settings: Settings) -> Chat:
-    return Chat.from_url(settings.redis_url, settings=settings)
+@chat.command()
+@channel
+@click.option("--limit", default=20, metavar="N", help="Messages to print at most (20).")
+@click.option("--before", type=int, metavar="ID", help="Only messages with a lower id.")
+def history(channel: str, limit: int, before: int | None) -> None:
+    """Print the latest messages; no client counts as having read them."""
+    limit = at_least(1, "--limit", limit, most=MOST)
+    _print_lines(map(_line, _open().read_history(channel, limit=limit, before=before)), "no messages")
 
 
-def _print_check(check: Check, options: argparse.Namespace) -> None:
-    """Print messages to stdout, and what is to know about them to stderr."""
-    if check.new:
-        say(f"{printable(options.client)} is new in {printable(options.channel)}")
-    if check.missed:
-        say(f"{counted(check.missed, 'message')} {'was' if check.missed == 1 else 'were'} cleaned away unread")
-    for message in check:
+@chat.command()
+@channel
+def clients(channel: str) -> None:
+    """Print who is connected, with the time of the last check."""
+    shown = (
+        f"{found.checked_at.astimezone():%H:%M:%S}  {printable(found.client)}" for found in _open().clients(channel)
+    )
+    _print_lines(shown, "no clients")
+
+
+@chat.command()
+def channels() -> None:
+    """Print the names of all channels."""
+    _print_lines(map(printable, _open().channels()), "no channels")
+
+
+@chat.command()
+@client
+@channel
+def leave(client: str, channel: str) -> None:
+    """Disconnect a client from a channel, and forget what it has read."""
+    _open().leave_channel(client, channel)
+
+
+def _open() -> Chat:
+    room = Chat.from_env()
+    for line in unknown_names():
+        say(f"chat: {line}")
+    return room
+
+
+def _print_lines(lines: Iterable[str], none: str) -> None:
+    """Print lines as they come, or say that there are none."""
+    is_empty = True
+    for line in lines:
+        print(line)
+        is_empty = False
+    if is_empty:
+        say(none)
+
+
+def _print_check(found: Check, client: str, channel: str) -> None:
+    """Print messages to stdout, and what else a check says to stderr."""
+    if found.new:
+        say(f"{printable(client)} is new in {printable(channel)}")
+    if found.missed:
+        say(f"{counted(found.missed, 'message')} {'was' if found.missed == 1 else 'were'} cleaned away unread")
+    for message in found:
         print(_line(message), flush=True)
-    if check.more:
+    if found.more:
         say("more are waiting")
 
 

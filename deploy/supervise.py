@@ -46,7 +46,7 @@ BANNER = """
     chat send lobby "hi"
     chat check bob lobby
     celery -A tasks clean all --dry-run
-    chat stats --watch
+    celery -A tasks stats --watch
 
   Ctrl-C stops all of it.
 

@@ -1,40 +1,26 @@
-"""Is a worker or beat alive? A heartbeat file, touched while its main loop turns, and the command that reads it.
+"""The heartbeat of worker and beat: a file that their main loop touches, for ``celery -A tasks health``.
 
-The file goes on being touched while the broker is away: a probe that asks over the broker would restart every
-healthy process during an outage of Redis.
+The file is touched while the broker is away, too: a probe that asks through the broker would restart every healthy
+process during an outage of Redis.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
 from celery import bootsteps
 from celery.beat import beat_nodename
 from celery.signals import beat_init, celeryd_init
 from celery.utils.log import get_logger
-from celery.utils.nodenames import default_nodename, host_format
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
-from chat import SettingsError
-from tasks.commands.screen import age
 from tasks.settings import Settings
 
-if TYPE_CHECKING:
-    from celery import Celery
-
-__all__ = ["Heartbeat", "health", "touch"]
+__all__ = ["Heartbeat", "heartbeat_file", "touch"]
 
 EVERY = 10  # seconds between two heartbeats
-STALE = 60  # seconds without one: longer than any pause of a healthy loop, a half-open socket's 30 s included
-ANSWER = 5  # seconds to answer a ping
-ALIVE, DEAD, BAD_INPUT = 0, 1, 2
 
 log = get_logger(__name__)
 
@@ -84,49 +70,6 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
 def begin_beat(sender: Any, **_: Any) -> None:
     """Show from now on that beat lives."""
     begin(beat_nodename(sender.hostname))
-
-
-@click.command(epilog="Exit codes: 0 alive, 1 not, 2 bad input.")
-@click.argument("what", type=click.Choice(["worker", "beat"]))
-@click.option("-n", "--hostname", help="Its name, as it was given to worker or beat.")
-@click.option("--ping", is_flag=True, help="Ask it over the broker, too: for readiness, never for liveness.")
-@click.pass_context
-def health(context: click.Context, what: str, hostname: str | None, *, ping: bool) -> None:
-    """Tell whether the worker or beat of this host lives, by the file that it touches every few seconds.
-
-    \b
-    celery -A tasks health worker
-    celery -A tasks health worker -n w2@%h --ping
-    """  # noqa: D301  \b is click's
-    node = beat_nodename(hostname) if what == "beat" else host_format(default_nodename(hostname))
-    try:
-        path = heartbeat_file(node)
-        trouble = last_beat(path) or (ping and unanswered(context.obj.app, node))
-    except SettingsError as error:
-        click.echo(f"health: {error}", err=True)
-        sys.exit(BAD_INPUT)
-    if trouble:
-        click.echo(f"health: {node} {trouble}", err=True)
-        sys.exit(DEAD)
-    click.echo(f"{node} is alive")
-
-
-def last_beat(path: Path) -> str:
-    """Return what is wrong with a heartbeat, '' for nothing."""
-    try:
-        seconds = abs(time.time() - path.stat().st_mtime)  # a clock may have been set back
-    except OSError as error:
-        return f"shows no heartbeat ({error}): does it run here, under this name, with this CHAT_HEARTBEAT_DIR?"
-    return f"was last seen {age(seconds)} ago: restart it" if seconds > STALE else ""
-
-
-def unanswered(app: Celery, node: str) -> str:
-    """Return what is wrong with a node's answer over the broker, '' for nothing."""
-    try:
-        answers = app.control.ping(destination=[node], timeout=ANSWER, limit=1)
-    except (OperationalError, RedisError) as error:
-        return f"lives, but the broker does not: {error}"
-    return "" if answers else f"lives, but did not answer over the broker within {ANSWER} s"
 
 
 celeryd_init.connect(begin)

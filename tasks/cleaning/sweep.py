@@ -57,7 +57,7 @@ class Sweep:
         settings: ChatSettings | None = None,
         ends: tuple[type[Exception], ...] = (),
     ) -> None:
-        confirm_client(client, use="chat.store.connect.connect(url)")
+        confirm_client(client, use="redis.Redis.from_url(url)")
         if not (settings is None or isinstance(settings, ChatSettings)):
             message = f"settings are a {type(settings).__name__}, must be Settings(...), or None for the defaults"
             raise InvalidArgumentError(message)

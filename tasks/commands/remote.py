@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
+from click import ClickException
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.result import AsyncResult
 
-    from tasks.commands.table import Bar
+    from tasks.commands.console import Bar
 
 __all__ = ["WorkerError", "run_in_worker"]
 
@@ -34,8 +35,8 @@ DOUBT = 10  # seconds without news until its worker is asked whether it lives, a
 LIVES = 5  # seconds that it has to answer, twice: a worker that works is never so long without a look at its mail
 
 
-class WorkerError(Exception):
-    """Raised when a worker did not bring a sweep to its end; says what to do."""
+class WorkerError(ClickException):
+    """Raised when a worker did not finish a sweep; says what to do."""
 
 
 @dataclasses.dataclass

@@ -1,59 +1,67 @@
-"""``chat restore``: read an archive back."""
+"""``celery -A tasks restore``: put archived messages back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chat._output import counted, say
+from chat import InvalidArgumentError
+from chat.screen import counted, printable, say
 from chat.store.connect import connect
-from tasks.archive.restore import restore
-from tasks.commands.screen import printable
+from tasks.archive.restore import restore as restore_archive
+from tasks.commands.console import DONE, INCOMPLETE, exit_codes
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Collection
 
     from tasks.archive.restore import Restored
-    from tasks.settings import Settings
 
-__all__ = ["add_restore"]
-
-
-def add_restore(parser: argparse.ArgumentParser) -> None:
-    """Give the command its arguments."""
-    again = "may be repeated"
-    parser.add_argument("folder", type=Path, help="that CHAT_ARCHIVE named; nothing is written into it")
-    parser.add_argument("--channel", action="append", default=[], metavar="NAME", help=f"only this one; {again}")
-    parser.add_argument("--day", action="append", default=[], metavar="YYYY-MM-DD", help=f"only this one; {again}")
-    parser.add_argument("--dry-run", action="store_true", help="say what would come back, change nothing")
-    parser.add_argument("--json", action="store_true", help="a JSON object for each channel")
-    parser.set_defaults(run=_restore)
+__all__ = ["restore"]
 
 
-def _restore(options: argparse.Namespace, settings: Settings) -> None:
-    client = connect(settings.redis_url)
-    found = restore(
-        client,
-        options.folder,
-        channels=options.channel,
-        days=options.day,
-        dry_run=options.dry_run,
-        settings=settings,
-    )
-    for restored in found:
-        print(json.dumps(dataclasses.asdict(restored)) if options.json else _line(restored, dry_run=options.dry_run))
-    if any(restored.messages for restored in found) and not options.dry_run:
-        hint = "cleaning removes again what is over the limits: raise them, or read what you need now"
-        say(hint)
+def restore(
+    archive: str, *, since: str | None, days: Collection[str], dry_run: bool, as_json: bool, **options: Any
+) -> None:
+    """Restore an archive, print what became of each channel and exit with 3 where messages are left."""
+    with exit_codes("restore"):
+        settings = Settings.from_env()
+        if since is not None:
+            days = days_since(since, days)
+        client = connect(settings.redis_url)
+        found = restore_archive(client, Path(archive), days=days, dry_run=dry_run, settings=settings, **options)
+        code = INCOMPLETE if any(channel.left for channel in found) else DONE
+        for channel in found:
+            print(json.dumps(dataclasses.asdict(channel)) if as_json else line(channel, dry_run=dry_run))
+        if any(channel.messages for channel in found) and not dry_run:
+            say("cleaning will remove again what is over the limits: raise them, or read what you need now")
+    sys.exit(code)
 
 
-def _line(restored: Restored, *, dry_run: bool) -> str:
+def days_since(since: str, days: Collection[str]) -> list[str]:
+    """Return the days of ``--since``, up to tomorrow: this machine's clock may be behind that of Redis."""
+    if days:
+        message = "--since and --day are both given, must be one of them"
+        raise InvalidArgumentError(message)
+    try:
+        first = date.fromisoformat(since)
+    except ValueError:
+        message = f"--since is {since!r}, must be a date such as 2026-11-24"
+        raise InvalidArgumentError(message) from None
+    count = (datetime.now(UTC).date() - first).days + 2
+    return [str(first + timedelta(number)) for number in range(max(1, count))]  # no days would mean all of them
+
+
+def line(channel: Restored, *, dry_run: bool) -> str:
+    """Return what was or would be restored of a channel."""
     back = f"{'would come ' if dry_run else ''}back"
-    line = f"{printable(restored.channel)}: {counted(restored.messages, 'message')} {back}"
-    if restored.messages:
-        line += f", ids {restored.first} to {restored.last}"
-    if restored.left:
-        line += f"; {restored.left} {'would not' if dry_run else 'are not'}: {restored.reason}"
-    return line
+    text = f"{printable(channel.channel)}: {counted(channel.messages, 'message')} {back}"
+    if channel.messages:
+        text += f", ids {channel.first} to {channel.last}"
+    if channel.left:
+        text += f"; {channel.left} {'would not' if dry_run else 'are not'}: {channel.reason}"
+    return text

@@ -1,4 +1,4 @@
-"""``chat stats``: the state of the chat as a screen for people, or as JSON for scripts."""
+"""``celery -A tasks stats``: the state of the chat as a screen for people, or as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -6,87 +6,210 @@ import dataclasses
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext, suppress
+from math import inf
+from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from chat import InvalidArgumentError
+from chat.screen import age, confirm_pause, printable, size
 from chat.store.connect import connect
 from chat.store.urls import redact_url
-from tasks.commands.screen import stats_lines
+from tasks.commands.console import console, exit_codes, write
+from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_fullest, read_memory, read_queue
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable, Iterator
 
-    from chat.store.nodes import Client
-    from tasks.settings import Settings
-    from tasks.stats.figures import Stats
+    from rich.console import RenderableType
+
+    from tasks.stats.figures import ShardStats, Stats, SweepStats
     from tasks.stats.usage import Memory, Queue
 
-__all__ = ["pause_of", "stats_command"]
+__all__ = ["Reading", "screen", "stats", "verdict"]
 
-LONGEST_PAUSE = 86400  # seconds between two looks of a watch
+SHARD_COLUMNS = ("shard", "channels", "messages", "clients", "idle", "over_backlog", "too_old", "expired")
 
 
-def stats_command(options: argparse.Namespace, settings: Settings) -> None:
-    """Print the state of the chat, once or again and again."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at Redis and the broker found; in place of a queue that could not be read, the reason."""
+
+    stats: Stats
+    memory: Memory
+    fullest: list[tuple[str, int]]
+    queue: Queue | str
+
+
+def stats(*, watch: bool, every: float, shards: bool, as_json: bool) -> None:
+    """Print the state of the chat once, or until Ctrl-C."""
+    with exit_codes("stats"):
+        settings = Settings.from_env()
+        read = reader(settings)
+        if watch:
+            confirm_pause(every)
+            with suppress(KeyboardInterrupt):
+                follow(read, redact_url(settings.redis_url), every=every, shards=shards, as_json=as_json)
+        elif as_json:
+            print(to_json(read(), shards=shards))
+        else:
+            write(screen(read(), shards=shards))
+
+
+def reader(settings: Settings) -> Callable[[], Reading]:
+    """Return a function that takes one reading."""
     client = connect(settings.redis_url)
     broker = connect(settings.broker_url) if settings.broker_url else None
-    if not options.watch:
-        _print(client, broker, options, settings)
-        return
-    pause = pause_of(options)
-    clear = "\x1b[H\x1b[J" if sys.stdout.isatty() and not options.json else ""
-    while True:
-        print(clear, end="")
-        try:
-            _print(client, broker, options, settings)
-        except (RedisConnectionError, RedisTimeoutError) as error:  # it may come back, and then this goes on
-            print(f"no Redis at {redact_url(settings.redis_url)}: {error}", flush=True)
-        time.sleep(pause)
+
+    def read() -> Reading:
+        queue: Queue | str = "CHAT_BROKER_URL is not set"
+        found = read_stats(client, settings=settings)
+        memory, fullest = read_memory(client, settings=settings), read_fullest(client, settings=settings)
+        if broker:
+            try:
+                queue = read_queue(broker, settings=settings)
+            except RedisError:
+                queue = "broker unreachable"
+        return Reading(found, memory, fullest, queue)
+
+    return read
 
 
-def _print(client: Client, broker: Client | None, options: argparse.Namespace, settings: Settings) -> None:
-    stats = read_stats(client, settings=settings)
-    memory = read_memory(client, settings=settings)
-    fullest = read_fullest(client, settings=settings)
-    queue: Queue | str = "CHAT_BROKER_URL is not set"
-    if broker:
-        try:
-            queue = read_queue(broker, settings=settings)
-        except RedisError:
-            queue = "broker unreachable"
-    if options.json:
-        print(json.dumps(_as_json(stats, memory, fullest, queue, shards=options.shards)), flush=True)
-        return
-    print("\n".join(stats_lines(stats, memory, fullest, queue)), flush=True)
-    if options.shards:
-        names = ("channels", "messages", "clients", "idle", "over_backlog", "too_old", "expired")
-        print("\nshard " + " ".join(f"{name:>{len(name) + 1}}" for name in names))
-        for shard in stats.shards:
-            print(f"{shard.shard:5} " + " ".join(f"{getattr(shard, name):{len(name) + 1}}" for name in names))
+def follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool, as_json: bool) -> None:
+    """Show one reading after another: in one place on a terminal, one below the other elsewhere."""
+    out = console(sys.stdout)
+    live = Live(console=out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    is_live = out.is_terminal and not as_json
+    with live if is_live else nullcontext():
+        while True:
+            shown: Group | Text | str
+            try:
+                reading = read()
+                shown = to_json(reading, shards=shards) if as_json else screen(reading, shards=shards)
+            except (RedisConnectionError, RedisTimeoutError) as error:  # it may come back
+                shown = line(f"no Redis at {url}: {error}")
+            if isinstance(shown, str):
+                print(shown, flush=True)
+            elif is_live:
+                live.update(shown, refresh=True)
+            else:
+                write(shown)
+            time.sleep(every)
 
 
-def _as_json(
-    stats: Stats, memory: Memory, fullest: list[tuple[str, int]], queue: Queue | str, *, shards: bool
-) -> dict[str, Any]:
-    found = dataclasses.asdict(stats)
-    for name, sweep in stats.sweeps.items():
+def to_json(reading: Reading, *, shards: bool) -> str:
+    """Return a reading as one line of JSON."""
+    found = dataclasses.asdict(reading.stats)
+    for name, sweep in reading.stats.sweeps.items():
         found["sweeps"][name]["behind"] = sweep.behind
     if not shards:
         del found["shards"]
-    found |= {"memory": dataclasses.asdict(memory), "fullest": fullest}
-    return found | {"queue": None if isinstance(queue, str) else dataclasses.asdict(queue)}
+    queue = None if isinstance(reading.queue, str) else dataclasses.asdict(reading.queue)
+    found |= {"memory": dataclasses.asdict(reading.memory), "fullest": reading.fullest, "queue": queue}
+    return json.dumps(found)
 
 
-def pause_of(options: argparse.Namespace) -> float:
-    """Return the seconds that a watch waits between two looks."""
-    every: float = options.every
-    if not 0 < every <= LONGEST_PAUSE:
-        message = f"--every is {every:g}, must be a number of seconds above 0, at most {LONGEST_PAUSE}"
-        raise InvalidArgumentError(message)
-    return every
+def screen(reading: Reading, *, shards: bool = False) -> Group:
+    """Return the screen of ``celery -A tasks stats``."""
+    found, queue = reading.stats, reading.queue
+    limit = "no limit"
+    if found.memory_limit:
+        limit = f"{size(found.memory_limit)}, {100 * found.memory_used / found.memory_limit:.0f} % used"
+    kinds = ", ".join(f"{size(count)} {kind}" for kind, count in dataclasses.asdict(reading.memory).items())
+    facts = [
+        "",
+        f"channels {found.channels:,}, messages {found.messages:,} ({found.sent:,} sent), clients {found.clients:,}",
+        f"memory   {size(found.memory_used)} of {limit}",
+        f"         about {kinds}",
+        f"queue    {queue if isinstance(queue, str) else f'{queue.waiting:,} waiting, {queue.unacked:,} taken'}",
+        "",
+    ]
+    notes = [f"  {name}: {printable(note)}" for name, sweep in found.sweeps.items() for note in problems(sweep)]
+    fullest = [f"{count:9,}  {printable(name)}" for name, count in reading.fullest]
+    parts: list[RenderableType] = [headline(found), *map(line, facts), sweep_table(found.sweeps), *map(line, notes)]
+    parts += map(line, ["", "fullest channels", *fullest] if fullest else [])
+    if shards:
+        parts += [line(""), shard_table(found.shards)]
+    return Group(*parts)
+
+
+def line(text: str, style: str = "") -> Text:
+    """Return a line that a narrow terminal cuts off."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def headline(found: Stats) -> Text:
+    """Return in one line whether cleaning keeps up."""
+    sweeps = found.sweeps.values()
+    late = max(sweep.behind or 0 for sweep in sweeps)
+    if any(sweep.success_age is None for sweep in sweeps):
+        return line("not every sweep has succeeded yet: do a worker and beat run?", "bold yellow")
+    if late:
+        return line(f"behind by {age(late)}: do a worker and beat run?", "bold red")
+    if unfinished := [name for name, sweep in found.sweeps.items() if sweep.last.report.get("due")]:
+        return line(f"not finished: {', '.join(unfinished)}", "bold yellow")
+    if by_cron := [sweep.success_age or 0 for sweep in sweeps if sweep.behind is None]:
+        return line(
+            f"by cron, and the oldest success is {age(max(by_cron))} old"
+        )  # only the schedule knows what is late
+    return line("keeping up", "bold green")
+
+
+def verdict(sweep: SweepStats) -> str:
+    """Return whether a sweep keeps up."""
+    if left := sweep.last.report.get("due"):
+        return f"left {left:,} due"
+    if sweep.success_age is None:
+        return "no success yet"
+    if sweep.behind is None:
+        return "by cron"
+    return f"behind by {age(sweep.behind)}" if sweep.behind else "keeping up"
+
+
+def sweep_table(sweeps: dict[str, SweepStats]) -> Table:
+    """Return a row for each sweep."""
+    rows = Table("sweep", "", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("success", "took", "removed", "due", "overdue"):
+        rows.add_column(name, justify="right", min_width=8)
+    for name, sweep in sweeps.items():
+        report = sweep.last.report
+        rows.add_row(
+            name,
+            verdict(sweep),
+            age(sweep.success_age),
+            f"{report['seconds']:.3f} s" if report else "-",
+            f"{max(report['channels'], report['messages'], report['clients']):,}" if report else "-",
+            f"{sweep.due:,}",
+            age(sweep.overdue) if sweep.due and sweep.overdue else "-",
+        )
+    return rows
+
+
+def problems(sweep: SweepStats) -> Iterator[str]:
+    """Yield what else an operator should know about a sweep."""
+    past = [moment for moment in (sweep.ended_age, sweep.failed_age) if moment is not None]
+    if sweep.started_age is not None and sweep.started_age < min(past, default=inf):
+        yield f"running for {age(sweep.started_age)}, or broken off"
+    success_age = inf if sweep.success_age is None else sweep.success_age
+    if sweep.failed_age is not None and sweep.failed_age < success_age:
+        yield f"failed {age(sweep.failed_age)} ago: {sweep.last.error}"
+    if error := sweep.last.report.get("error"):
+        yield str(error)
+
+
+def shard_table(shards: tuple[ShardStats, ...]) -> Table:
+    """Return a row for each shard."""
+    rows = Table(box=None, pad_edge=False)
+    for name in SHARD_COLUMNS:
+        rows.add_column(name, justify="right")
+    for shard in shards:
+        rows.add_row(*(str(getattr(shard, name)) for name in SHARD_COLUMNS))
+    return rows

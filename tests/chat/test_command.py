@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,8 +13,7 @@ import pytest
 from lab import Lab
 from servers import Program, Server, clean_environment, eventually, run
 
-from tasks.cleaning import clean_backlog
-from tasks.commands.screen import printable
+from chat.screen import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,17 +95,11 @@ def test_watch_prints_what_comes_until_it_is_interrupted(shell: Shell, redis: Re
     assert "Traceback" not in watch.output
 
 
-@pytest.mark.parametrize("command", ["send", "restore", "stats", "watch", "stats --watch"])
-def test_a_command_that_is_interrupted_before_its_end_exits_as_interrupted(
-    redis: Redis, tmp_path: Path, command: str
-) -> None:
-    lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
-    lab.send_all("lobby", 2)
-    clean_backlog(redis, settings=lab.settings)
-    rest = {"send": ["lobby", "x"], "restore": [lab.settings.archive], "watch": ["bob", "lobby"]}.get(command, [])
+@pytest.mark.parametrize("command", ["send lobby x", "history lobby", "watch bob lobby"])
+def test_a_command_that_is_interrupted_before_its_end_exits_as_interrupted(tmp_path: Path, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and answers nothing
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        program = Program(command, ["-m", "chat", *command.split(), *rest], {"REDIS_URL": url}, tmp_path).start()
+        program = Program("chat", ["-m", "chat", *command.split()], {"REDIS_URL": url}, tmp_path).start()
         connection, _ = silent.accept()
         with connection:
             assert program.stop(signal.SIGINT) == (0 if "watch" in command else 130)
@@ -122,7 +117,7 @@ def test_a_message_whose_id_cannot_be_written_is_said_to_be_stored(
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-@pytest.mark.parametrize("command", [["check", "bob", "lobby"], ["stats"], ["sizing", "--channels", "1"]])
+@pytest.mark.parametrize("command", [["check", "bob", "lobby"], ["history", "lobby"], ["channels"], ["--help"]])
 def test_output_that_cannot_be_written_is_no_bad_input(shell: Shell, command: list[str], redirection: str) -> None:
     shell("send", "lobby", "hi")
     code, err = shell.redirected(redirection, *command)
@@ -184,67 +179,8 @@ def test_a_message_that_begins_with_a_dash_is_sent_as_the_help_says(shell: Shell
     assert shell("check", "bob", "lobby")[1].endswith("  -_-\n")
 
 
-def test_a_load_of_one_is_said_in_the_singular(shell: Shell) -> None:
-    out = shell("sizing", "--channels", "1", "--messages", "1", "--clients", "1", "--body", "1")[1]
-    assert "load     1 channel, each 1 message and 1 client\n" in out
-    assert " 1 byte a message," in out
-
-
-def test_one_of_a_kind_is_said_in_the_singular(shell: Shell, redis: Redis, tmp_path: Path) -> None:
-    lab = Lab(redis, archive=str(tmp_path / "kept"), backlog=1)
-    lab.check("bob", "lobby")
-    lab.send_all("lobby", 2)
-    clean_backlog(redis, settings=lab.settings)
-    assert shell("check", "bob", "lobby")[2] == "1 message was cleaned away unread\n"
-    would = shell("restore", str(tmp_path / "kept"), "--dry-run")[1]
-    assert would == "lobby: 1 message would come back, ids 1 to 1\n"
-
-
-def test_stats_count_and_say_what_is_overdue(shell: Shell, redis: Redis) -> None:
-    lab = Lab(redis)
-    lab.check("bob", "lobby")
-    lab.send_all("lobby", 101)
-    lab.send("old", "x")
-    lab.idle("old", 901)
-    code, out, _ = shell("stats")
-    assert code == 0
-    lines = out.splitlines()
-    assert lines[0] == "not every sweep has succeeded yet: do a worker and beat run?"
-    assert lines[2] == "channels 2, messages 102 (102 sent), clients 1"
-    rows = {line.split()[0]: line.split() for line in lines if line.startswith("clean_")}
-    assert [rows[sweep][-3] for sweep in ("clean_channels", "clean_backlog")] == ["1", "-"]
-    assert lines[-2:] == ["      101  lobby", "        1  old"]
-    total = json.loads(shell("stats", "--json", "--shards")[1])
-    assert (total["channels"], total["sweeps"]["clean_channels"]["due"], len(total["shards"])) == (2, 1, 16)
-    assert sum(shard["idle"] for shard in total["shards"]) == 1
-    assert len(shell("stats", "--shards")[1].splitlines()) == len(lines) + 1 + 1 + 16
-
-
-def test_an_archive_is_read_back(shell: Shell, redis: Redis, tmp_path: Path) -> None:
-    archive = str(tmp_path / "kept")
-    lab = Lab(redis, archive=archive, backlog=2)
-    lab.send_all("lobby", 5)
-    lab.send_all("tea", 3)
-    clean_backlog(redis, settings=lab.settings)
-    would = shell("restore", archive, "--channel", "lobby", "--dry-run")
-    assert would == (0, "lobby: 3 messages would come back, ids 1 to 3\n", "")
-    assert len(lab.chat.read_history("lobby")) == 2
-    code, out, err = shell("restore", archive, "--channel", "lobby")
-    assert (code, out) == (0, "lobby: 3 messages back, ids 1 to 3\n")
-    assert err == "cleaning removes again what is over the limits: raise them, or read what you need now\n"
-    assert [message.id for message in lab.chat.read_history("lobby")] == [1, 2, 3, 4, 5]
-    rows = [json.loads(line) for line in shell("restore", archive, "--json")[1].splitlines()]
-    assert {row["channel"]: row["messages"] for row in rows} == {"lobby": 0, "tea": 1}
-
-
-def test_an_archive_that_is_none_is_one_line(shell: Shell, tmp_path: Path) -> None:
-    code, out, err = shell("restore", str(tmp_path))
-    assert (code, out) == (2, "")
-    assert err == f"chat: no archive in {tmp_path}, must be a folder that CHAT_ARCHIVE named\n"
-
-
 def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) -> None:
-    for arguments in (["send", "lobby", "hi"], ["check", "bob", "lobby"], ["watch", "bob", "lobby"], ["stats"]):
+    for arguments in (["send", "lobby", "hi"], ["check", "bob", "lobby"], ["watch", "bob", "lobby"], ["channels"]):
         code, out, err = shell(*arguments, REDIS_URL="redis://:secret@127.0.0.1:1/0")
         assert (code, out, len(err.splitlines()[-1:])) == (3, "", 1)
         assert err.splitlines()[-1].startswith("chat: no Redis at redis://...@127.0.0.1:1/0 (")
@@ -278,7 +214,7 @@ def test_bad_input_is_one_line_and_nothing_is_stored(
 
 def test_a_bad_setting_in_the_file_is_one_line(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHAT_SHARDS=many\n")
-    code, _, err = shell("stats")
+    code, _, err = shell("channels")
     assert (code, err) == (2, "chat: CHAT_SHARDS is 'many', must be a whole number from 1 to 16384\n")
 
 
@@ -297,10 +233,65 @@ def test_a_full_redis_refuses_with_a_code_of_its_own(shell: Shell, redis: Redis)
     assert redis.llen(Lab(redis).key("lobby", "log:")) == 1
 
 
-def test_help_ends_in_examples(shell: Shell) -> None:
+def test_help_ends_in_examples_that_run(shell: Shell) -> None:
     code, out, _ = shell("--help")
-    assert code == 0
-    assert 'chat send lobby "hi"' in out
+    examples = [shlex.split(line, comments=True)[1:] for line in out.partition("Examples:\n")[2].splitlines()]
+    assert (code, len(examples)) == (0, 7)
+    for words in examples:
+        if words[0] != "watch":
+            assert shell(*words)[0] == 0
+
+
+def test_history_is_read_back_from_a_message(shell: Shell, redis: Redis) -> None:
+    Lab(redis).send_all("lobby", 5)
+    code, out, err = shell("history", "lobby", "--limit", "2", "--before", "5")
+    assert (code, err) == (0, "")
+    assert [line.split()[::2] for line in out.splitlines()] == [["3", "m3"], ["4", "m4"]]
+    assert shell("history", "nosuch") == (0, "", "no messages\n")
+
+
+def test_who_is_connected_is_listed_until_it_leaves(shell: Shell, redis: Redis) -> None:
+    lab = Lab(redis)
+    lab.check("bob", "lobby")
+    lab.check("eve\x1b[2J", "lobby")
+    code, out, err = shell("clients", "lobby")
+    assert (code, err) == (0, "")
+    assert {line.split()[1] for line in out.splitlines()} == {"bob", '"eve\\u001b[2J"'}
+    assert shell("leave", "bob", "lobby") == (0, "", "")
+    assert len(shell("clients", "lobby")[1].splitlines()) == 1
+    assert shell("clients", "nosuch") == (0, "", "no clients\n")
+
+
+def test_channels_are_listed(shell: Shell, redis: Redis) -> None:
+    assert shell("channels") == (0, "", "no channels\n")
+    for name in ("lobby", "[red]tea\n"):
+        Lab(redis).send(name, "x")
+    assert set(shell("channels")[1].splitlines()) == {"lobby", '"[red]tea\\n"'}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "No such command 'nosuch'."),
+        ([], "Missing command."),
+        (["send", "lobby"], "Missing argument 'MESSAGE'."),
+        (["check", "bob", "lobby", "--limit", "x"], "Invalid value for '--limit': 'x' is not a valid integer."),
+    ],
+)
+def test_a_mistyped_command_is_one_line(shell: Shell, arguments: list[str], says: str) -> None:
+    assert shell(*arguments) == (2, "", f"chat: {says} See chat --help.\n")
+
+
+@pytest.mark.parametrize("name", ["stats", "restore", "sizing"])
+def test_a_command_that_moved_says_where_it_is(shell: Shell, name: str) -> None:
+    code, out, err = shell(name, "--json")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(f"chat: {name} has moved: run .*{name}.*\n", err)
+
+
+def test_talking_loads_no_screen() -> None:
+    code = "import sys, chat.__main__; print(sorted({'rich', 'celery', 'tasks'} & set(sys.modules)))"
+    assert run("-c", code).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ from chat import (
     KeyReusedError,
     Message,
     _errors,
+    screen,
     settings,
 )
 from tasks import cleaning
 from tasks import settings as daemon_settings
-from tasks.commands import screen
 from tasks.stats import figures as stats
 from tasks.stats import usage
 

@@ -756,19 +756,19 @@ def test_an_archive_that_cannot_be_read_is_one_line_and_bad_input(
     elif how != "missing":
         path = lines_of(archived, "lobby", folder, 3)
         path.write_bytes(path.read_bytes()[:-5])
-    done = run("-m", "chat", "restore", str(folder), REDIS_URL=server.url)
+    done = run("-m", "celery", "-A", "tasks", "restore", str(folder), REDIS_URL=server.url)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert re.match(rf"chat: (no archive in )?{folder}", done.stderr)
+    assert re.match(rf"restore: (no archive in )?{folder}", done.stderr)
 
 
 def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
-    sizing = f"exec {sys.executable} -m chat sizing --channels 10 --messages 2 --clients 2"
+    help_page = f"exec {sys.executable} -m chat --help"
     for output, code, said in (
         ("> /dev/full", 1, "chat: the output cannot be written: No space left on device\n"),
         ("| :", 0, ""),
     ):
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", f"{sizing} {output}"],
+            ["bash", "-o", "pipefail", "-c", f"{help_page} {output}"],
             cwd=tmp_path,
             env=clean_environment() | {"PYTHONUNBUFFERED": ""},  # what is printed is written at the end
             capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -10,8 +11,11 @@ import pytest
 from lab import Lab, calls, keys
 from redis.exceptions import ResponseError
 
+from chat.screen import age, size
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
-from tasks.commands.screen import age, size, stats_lines, verdict
+from tasks.commands.console import console
+from tasks.commands.stats import Reading, verdict
+from tasks.commands.stats import screen as stats_screen
 from tasks.stats.figures import Stats, SweepStats, read_stats
 from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
 from tasks.stats.values import LATE_SECONDS
@@ -39,9 +43,19 @@ def earlier(lab: Lab, seconds: float, *indexes: str) -> None:
             lab.redis.hincrby(f"chat:{{{shard}}}:meta", f"done:{index}", int(-seconds * 1000))
 
 
+def lines(reading: Reading, width: int | None = None) -> list[str]:
+    """Return what is printed of a reading: in a pipe, or on a terminal of that width."""
+    out = console(StringIO())
+    if width:
+        out.width = width
+    with out.capture() as shown:
+        out.print(stats_screen(reading))
+    return shown.get().splitlines()
+
+
 def screen(lab: Lab) -> list[str]:
     empty = Memory(messages=0, clients=0, indexes=0, tokens=0)
-    return stats_lines(stats(lab), empty, [], Queue(waiting=0, unacked=0))
+    return lines(Reading(stats(lab), empty, [], Queue(waiting=0, unacked=0)))
 
 
 # whether cleaning keeps up
@@ -276,7 +290,7 @@ def test_a_run_that_was_broken_off_shows(lab: Lab) -> None:
     clean_all(lab)
     ended_ms = int(lab.redis.hget("chat:runs", "clean_channels:ended").split()[0])
     lab.redis.hset("chat:runs", "clean_channels:started", f"{ended_ms + 1} ")
-    assert any(line.startswith("  running for") for line in screen(lab))
+    assert any(line.startswith("  clean_channels: running for") for line in screen(lab))
 
 
 def test_a_full_redis_still_keeps_the_record(lab: Lab) -> None:
@@ -432,20 +446,23 @@ def test_sizes_are_short(count: float, shown: str) -> None:
     assert size(count) == shown
 
 
-def test_the_screen_fits_80_columns_whatever_is_in_it(lab: Lab) -> None:
-    name = "\x1b[2J" + "w" * 190
+def test_the_screen_fits_a_terminal_and_a_pipe_gets_all_of_it(lab: Lab) -> None:
+    name, failure = "\x1b[2J" + "w" * 190, "[red]" + "long " * 50 + "end"
     lab.send(name, "x")
     lab.send("\N{CJK UNIFIED IDEOGRAPH-732B}" * 100, "x")
     lab.send_all("lobby", 1001)
     clean_backlog(lab.redis, backlog=1)
-    lab.redis.hset("chat:runs", "clean_backlog:failed", "99999999999999 " + "long " * 50)
+    lab.redis.hset("chat:runs", "clean_backlog:failed", f"99999999999999 {failure}")
     earlier(lab, 1e7, "sizes")
     large = Memory(messages=999 * 10**9, clients=10**8, indexes=10**8, tokens=10**8)
-    lines = stats_lines(stats(lab), large, read_fullest(lab.redis), "broker unreachable")
-    wide = [len(line) + sum(east_asian_width(character) == "W" for character in line) for line in lines]
-    assert max(wide) <= 80
-    assert "\x1b" not in "".join(lines)
-    assert any("\\u001b" in line for line in lines)
+    reading = Reading(stats(lab), large, read_fullest(lab.redis), "broker unreachable")
+    for width in (80, 60, 40):
+        shown = lines(reading, width)
+        assert max(len(line) + sum(east_asian_width(character) == "W" for character in line) for line in shown) <= width
+    piped = lines(reading)
+    assert "\x1b" not in "".join(piped)
+    assert any(line.endswith(f'"\\u001b[2J{"w" * 190}"') for line in piped)
+    assert any(line.startswith("  clean_backlog: failed ") and line.endswith(failure) for line in piped)
 
 
 def test_a_sweep_is_behind_by_what_it_is_late() -> None:

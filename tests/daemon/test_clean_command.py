@@ -18,6 +18,8 @@ from redis.exceptions import OutOfMemoryError
 from servers import Program, Server, clean_environment, eventually, run, worker
 
 from tasks.commands import clean as command
+from tasks.commands import clean_command
+from tasks.commands.console import FAILED
 from tasks.stats.figures import Stats, read_stats
 
 if TYPE_CHECKING:
@@ -276,10 +278,10 @@ def test_what_a_full_redis_refuses_to_a_cleaning_in_this_process_is_not_answered
         message = "command not allowed when used memory > 'maxmemory'."
         raise OutOfMemoryError(message)
 
-    monkeypatch.setattr(command, "run", refused)
+    monkeypatch.setattr(command, "run_sweep", refused)
     with pytest.raises(SystemExit) as ended:
-        command.clean(["backlog", "--now", "--yes"], obj=SimpleNamespace(app=None))
-    assert ended.value.code == command.FAILED
+        clean_command(["backlog", "--now", "--yes"], obj=SimpleNamespace(app=None))
+    assert ended.value.code == FAILED
     said = capsys.readouterr().err
     assert "Redis is full and refused the cleaning (command not allowed" in said
     assert "raise maxmemory" in said

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from servers import ROOT, Server
 
-from chat.__main__ import _parser
-from tasks.commands.clean import clean
+from chat.__main__ import chat as chat_command
+from tasks.commands import clean_command
 from tasks.metrics import NAMES
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def test_the_readme_names_every_key(redis: Redis) -> None:
 
 def test_the_readme_names_every_shell_command() -> None:
     readme = (ROOT / "README.md").read_text()
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
-    assert [name for name in commands if f"chat {name}" not in readme] == []
+    assert [name for name in chat_command.commands if f"chat {name}" not in readme] == []
 
 
 def test_the_readme_says_what_to_do_about_every_alert() -> None:
@@ -57,6 +56,8 @@ def test_every_file_and_metric_that_the_readme_names_exists() -> None:
 
 def test_every_option_of_clean_is_a_word_of_the_readme_or_of_its_own_help() -> None:
     readme = (ROOT / "README.md").read_text()
-    options = {option for command in clean.commands.values() for param in command.params for option in param.opts}
+    options = {
+        option for command in clean_command.commands.values() for param in command.params for option in param.opts
+    }
     limits = {f"--{name.replace('_', '-')}" for name in ("channel_timeout", "message_timeout", "client_timeout")}
     assert {option for option in options - limits if option not in readme} == set()

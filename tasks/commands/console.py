@@ -1,0 +1,117 @@
+"""What the operator's commands share: exit codes, one line for an error, and rich where somebody looks."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self, TextIO
+
+from click import ClickException
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from chat import ChatError, InvalidArgumentError, SettingsError
+from chat.screen import OutputError, age, drop_output, open_output, say, unwritable
+from chat.store.explain import describe_outage
+from tasks.settings import Settings, unknown_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+__all__ = ["Bar", "console", "exit_codes", "write"]
+
+DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
+UNLIMITED = 10_000  # columns where no terminal ends the line
+
+
+@contextmanager
+def exit_codes(command: str) -> Iterator[None]:
+    """Run the body of a command; print an error as one line and exit with its code."""
+    open_output()
+    try:
+        for line in unknown_names():
+            say(f"{command}: {line}")
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head -1`
+        drop_output()
+    except KeyboardInterrupt:
+        say("")
+        sys.exit(INTERRUPTED)
+    except (ClickException, OperationalError, OutputError, ChatError, RedisError, OSError) as error:
+        code, line = _failure(error)
+        say(f"{command}: {' '.join(line.split())}")
+        sys.exit(code)
+
+
+def _failure(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and the line that describes it."""
+    if isinstance(error, InvalidArgumentError | SettingsError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return FAILED, describe_outage(error, Settings.from_env().redis_url)
+    if isinstance(error, OperationalError):  # kombu's
+        return FAILED, describe_outage(error, Settings.from_env().broker_url)
+    if not isinstance(error, OSError):
+        return FAILED, str(error)
+    return (BAD_INPUT, str(error)) if error.filename or error.errno is None else (FAILED, unwritable(error))
+
+
+def console(stream: TextIO) -> Console:
+    """Return a rich console: styled on a terminal, plain lines of any length elsewhere. No text is taken for markup."""
+    terminal = stream.isatty()
+    width = None if terminal else UNLIMITED
+    return Console(file=stream, force_terminal=terminal, width=width, markup=False, emoji=False, highlight=False)
+
+
+def write(*parts: RenderableType) -> None:
+    """Print to stdout. Rich only renders, because it exits by itself where nobody reads."""
+    out = console(sys.stdout)
+    with out.capture() as rendered:
+        out.print(*parts, sep="\n")
+    print(rendered.get(), end="", flush=True)
+
+
+class Bar:
+    """A progress bar on a terminal's stderr, nothing elsewhere; called with the number of channels done and due.
+
+    Args:
+        label: stands before it.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        if self._bar is None and sys.stderr is not None and sys.stderr.isatty():
+            self._bar = Progress(
+                console=console(sys.stderr), transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._bar.add_task(f"{self._label:15}", total=total)
+            self._bar.start()
+        if self._bar:
+            self._bar.columns = (*COLUMNS, TimeRemainingColumn())
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def quiet(self, seconds: float) -> None:
+        """Show for how long there was no news, in place of an estimate that no longer holds."""
+        if self._bar:
+            self._bar.columns = (*COLUMNS, TextColumn(f"no news for {age(seconds)}"))
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
