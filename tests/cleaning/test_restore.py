@@ -729,6 +729,7 @@ def test_an_archive_of_the_version_before_comes_back_where_no_channel_is(
         gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "today", "body": 1}'), gzip.compress(b"[" * 200_000),
         gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "2026-11-24T00:00:00Z", "body": 1}')[:-9],
     ],
+    ids=["empty", "no gzip", "no row", "half", "list", "no text", "channel", "id", "time", "deep", "torn"],
 )  # fmt: skip
 def test_damaged_lines_of_the_version_before_are_one_clear_error(archived: Lab, folder: Path, content: bytes) -> None:
     archived.send("lobby", "hi")
