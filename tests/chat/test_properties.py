@@ -16,6 +16,8 @@ from tasks import cleaning
 if TYPE_CHECKING:
     from redis import Redis
 
+pytestmark = pytest.mark.on_cluster
+
 CHANNELS = st.sampled_from(["lobby", "lobby2", "{x}"])
 CLIENTS = st.sampled_from(["bob", "eve"])
 BACKLOG, HARD_BACKLOG = 3, 6

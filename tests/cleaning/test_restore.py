@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
+pytestmark = pytest.mark.on_cluster
+
 ROOMS = [f"room {number}" for number in range(12)]
 
 

@@ -17,6 +17,8 @@ from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_que
 if TYPE_CHECKING:
     from redis import Redis
 
+pytestmark = pytest.mark.on_cluster
+
 ALL = (clean_channels, clean_backlog, clean_clients)
 NAMES = [clean.__name__ for clean in ALL]
 

@@ -336,7 +336,7 @@ def test_one_message_that_would_go_is_said_in_the_singular(clean: Callable[..., 
     assert clean("backlog", "--now", "--backlog", "1", "--dry-run")[1].endswith(" 1 message of lobby\n")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def working(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     consumer = worker(tmp_path_factory.mktemp("clean"), {"REDIS_URL": server.url}).start()
     eventually(lambda: "ready." in consumer.output)
@@ -345,6 +345,7 @@ def working(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("through a worker")
 @pytest.mark.usefixtures("working")
 class TestThroughAWorker:
     def test_it_brings_the_reports_home(self, server: Server, lab: Lab, working: Program) -> None:

@@ -386,9 +386,7 @@ def test_ports_are_read_from_the_file_too(up: Up) -> None:
 @pytest.mark.parametrize("what", ["FLOWER_PORT", "that of REDIS_URL"])
 def test_a_port_that_another_has_is_one_line(up: Up, what: str) -> None:
     port = up.flower if what == "FLOWER_PORT" else up.port
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", port)):
         up.start()
         assert up.process
         assert up.process.wait(60) == 1

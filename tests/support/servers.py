@@ -39,9 +39,14 @@ def eventually(what: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that the system gives to nobody else for a minute, in this process or another.
+
+    A connection that its server has closed keeps the port in TIME_WAIT; only who sets SO_REUSEADDR can bind it then.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        listener.accept()[0].close()
+        return int(listener.getsockname()[1])
 
 
 @dataclass
