@@ -44,16 +44,6 @@ pytestmark = pytest.mark.on_cluster
 ROOMS = [f"room {number}" for number in range(12)]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def archived(redis: Client, folder: Path) -> Lab:
-    return Lab(redis, archive=str(folder), backlog=3, hard_backlog=0)
-
-
 def unkept(lab: Lab, **settings: Any) -> Lab:
     """Return the same chat without an archive."""
     return Lab(lab.redis, hard_backlog=0, **settings)
