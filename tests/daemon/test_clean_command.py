@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from guard import forget, watch
 from lab import Lab
 from redis.exceptions import OutOfMemoryError
 from servers import Program, Server, clean_environment, eventually, run, worker
@@ -178,7 +179,9 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             env=clean_environment() | {"REDIS_URL": server.url} | environment,
+            start_new_session=True,
         )
+        watch(self.process)
         os.close(theirs)
 
     def until(self, text: str) -> None:
@@ -195,7 +198,8 @@ class Terminal:
         return self.end()
 
     def end(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait(60)
+        forget(self.process)
         with suppress(OSError):  # nothing more comes
             while select.select([self.ours], [], [], 0)[0] and (last := os.read(self.ours, 4096)):
                 self.seen += last.decode()
@@ -250,7 +254,7 @@ def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab
 
 
 def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) -> None:
-    lab.send_all("a", 10_050)
+    lab.fill("a", 10_050)
     terminal = Terminal(server, "backlog", "--now", "--yes")
     terminal.until("100%")
     assert terminal.end() == 0
@@ -405,7 +409,7 @@ class TestThroughAWorker:
         assert run("-c", f"import tasks; tasks.app.set_current(); {code}", REDIS_URL=server.url).stdout == "2\n"
 
     def test_progress_comes_through(self, server: Server, lab: Lab) -> None:
-        lab.send_all("a", 10_050)
+        lab.fill("a", 10_050)
         terminal = Terminal(server, "backlog", "--yes")
         terminal.until("100%")
         assert terminal.end() == 0

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from clusters import HOST, ask, in_sync
+from guard import watch
 from redis.exceptions import RedisError
 from servers import BINARIES, Server, eventually, free_port
 
@@ -41,6 +42,7 @@ class Sentinel(Server):
             self.process = subprocess.Popen(
                 [BINARIES[self.engine], str(file), "--sentinel"], stdout=log, stderr=log, start_new_session=True
             )
+        watch(self.process)
         eventually(self.answers)
         ask(self, "SENTINEL DEBUG", *(word for pair in PERIODS_MS.items() for word in pair))
         return self
