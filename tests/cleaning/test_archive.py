@@ -353,7 +353,7 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
         lab.send_all("lobby", 5)
         program = (
             "import os, signal\n"
-            "from chat import Settings\n"
+            "from tasks.settings import Settings\n"
             "from tasks.archive import destinations\n"
             "from tasks.cleaning import clean_backlog\n"
             "from chat.store.connect import connect\n"
@@ -688,7 +688,7 @@ def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.Mo
     slow.limit = (1020, SoftTimeLimitExceeded)
     monkeypatch.setattr(tasks.periodic, "chat_redis", lambda: (many.redis, many.settings))
     with pytest.raises(SoftTimeLimitExceeded):
-        tasks.periodic.run(clean_channels, {})
+        tasks.periodic.run_sweep(clean_channels, {})
 
 
 @pytest.mark.parametrize("lost", [False, True])
