@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from lab import Blocking, Lab
 from servers import BINARIES, STEERS, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from chat.store.connect import Client
 
@@ -24,45 +26,42 @@ for ignored in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(ignored, signal.SIG_DFL)
 
 
-# What one server does, three that share the slots do too: the tests of these that only need a client.
-ON_CLUSTER = {
-    "test_archive",
-    "test_check",
-    "test_cleaning",
-    "test_closing",
-    "test_many",
-    "test_presence",
-    "test_properties",
-    "test_recovery",
-    "test_restore",
-    "test_send",
-    "test_stats",
-    "test_wait",
-}
-
-
-# What a Chat does, an AsyncChat does too.
-ON_ASYNCIO = {"test_check", "test_closing", "test_many", "test_presence", "test_recovery", "test_send", "test_wait"}
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "lab" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_ASYNCIO:
+    marked = metafunc.definition.get_closest_marker
+    if "lab" in metafunc.fixturenames and marked("on_asyncio"):
         metafunc.parametrize("face", ["sync", "async"], indirect=True)
     if "server" not in metafunc.fixturenames:
         return
-    needs_one = "server" in inspect.signature(metafunc.function).parameters
-    needs_one |= metafunc.definition.get_closest_marker("one_server") is not None
-    both = metafunc.module.__name__.rpartition(".")[2] in ON_CLUSTER and not needs_one
-    metafunc.parametrize("server", [*BINARIES, *(["cluster"] if both else [])], indirect=True, scope="session")
+    needs_one = marked("one_server") or "server" in inspect.signature(metafunc.function).parameters
+    kinds = [*BINARIES, *(["cluster"] if marked("on_cluster") and not needs_one else [])]
+    group = [pytest.mark.xdist_group] if marked("xdist_group") else []
+    cases = [pytest.param(kind, marks=[mark(kind) for mark in group]) for kind in kinds]  # a group for each kind
+    metafunc.parametrize("server", cases, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long tests begin first, so that no process still has one when the others are done."""
+    items.sort(key=lambda item: not item.get_closest_marker("slow"))
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Cluster]:
-    folder = tmp_path_factory.mktemp(request.param)
-    server = Cluster("valkey", folder) if request.param == "cluster" else Server(request.param, folder)
-    server.start()
-    yield server
-    server.stop()
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server | Cluster]]:
+    """Start a server of each kind once, whatever the order of the tests."""
+
+    @functools.cache
+    def start(kind: str) -> Server | Cluster:
+        folder = tmp_path_factory.mktemp(kind)
+        server = Cluster("valkey", folder) if kind == "cluster" else Server(kind, folder)
+        undo.callback(server.stop)
+        return server.start()
+
+    with ExitStack() as undo:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server | Cluster]) -> Server | Cluster:
+    return servers(request.param)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from chat import Chat, InvalidArgumentError, InvalidCursorError, ShardsMismatchE
 if TYPE_CHECKING:
     from servers import Server
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 
 def test_a_reply_is_bounded_where_others_may_send_longer_messages(lab: Lab) -> None:
     short = Lab(lab.redis, max_message_bytes=100)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 CALLS: dict[str, Callable[[Any], Any]] = {
     "send_message": lambda chat: chat.send_message("lobby", "hi"),
     "check_messages": lambda chat: chat.check_messages("bob", "lobby"),

@@ -207,6 +207,7 @@ def consumer(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("poison")
 @pytest.mark.parametrize("kind", POISON)
 def test_a_poisoned_message_is_dropped_and_the_worker_goes_on(server: Server, consumer: Program, kind: str) -> None:
     with Redis(port=server.port) as redis:

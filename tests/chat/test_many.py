@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 ROOMS = [f"room {number}" for number in range(40)]
 
 

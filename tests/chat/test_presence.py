@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 
 def test_the_clients_of_a_channel_are_named_with_their_last_check_and_position(lab: Lab) -> None:
     lab.check("bob", "lobby")

@@ -16,6 +16,8 @@ from tasks import cleaning
 if TYPE_CHECKING:
     from redis import Redis
 
+pytestmark = pytest.mark.on_cluster
+
 CHANNELS = st.sampled_from(["lobby", "lobby2", "{x}"])
 CLIENTS = st.sampled_from(["bob", "eve"])
 BACKLOG, HARD_BACKLOG = 3, 6
@@ -131,17 +133,22 @@ class ChatMachine(RuleBasedStateMachine):
     @invariant()
     def redis_holds_what_the_model_holds(self) -> None:
         logged = {name: len(channel.log) for name, channel in self.channels.items() if channel.stamped}
-        assert dict(self.redis.zrange("chat:{0}:sizes", 0, -1, withscores=True)) == encoded(logged)
         trimmed = {name: channel.trimmed for name, channel in self.channels.items()}
-        assert {k: int(v) for k, v in self.redis.hgetall("chat:{0}:trimmed").items()} == encoded(trimmed)
-        assert self.redis.zcard("chat:{0}:heads") == sum(1 for size in logged.values() if size)
-        assert set(self.redis.zrange("chat:{0}:polled", 0, -1)) == set(
-            encoded({name: 0 for name, channel in self.channels.items() if channel.positions})
-        )
-        clients = sum(len(channel.positions) for channel in self.channels.values())
-        assert int(self.redis.hget("chat:{0}:meta", "clients") or 0) == clients
-        sent, removed = self.redis.hmget("chat:{0}:meta", "sent", "removed")
-        assert int(sent or 0) - int(removed or 0) == sum(logged.values())
+        polled = {name: 0 for name, channel in self.channels.items() if channel.positions}
+        stored = self.redis.pipeline(transaction=False)
+        stored.zrange("chat:{0}:sizes", 0, -1, withscores=True)
+        stored.hgetall("chat:{0}:trimmed")
+        stored.zcard("chat:{0}:heads")
+        stored.zrange("chat:{0}:polled", 0, -1)
+        stored.hmget("chat:{0}:meta", "clients", "sent", "removed")
+        sizes, ids, heads, clients, counted = stored.execute()
+        assert dict(sizes) == encoded(logged)
+        assert {k: int(v) for k, v in ids.items()} == encoded(trimmed)
+        assert heads == sum(1 for size in logged.values() if size)
+        assert set(clients) == set(encoded(polled))
+        known, sent, removed = (int(count or 0) for count in counted)
+        assert known == sum(len(channel.positions) for channel in self.channels.values())
+        assert sent - removed == sum(logged.values())
         allowed = {b"chat:shards", b"chat:runs", *(f"chat:{{0}}:{k}".encode() for k in SHARD_KEYS)}
         for name, channel in self.channels.items():
             allowed |= {f"chat:{{0}}:log:{name}".encode()} if channel.log else set()
@@ -157,7 +164,7 @@ def encoded(by_name: dict[str, Any]) -> dict[bytes, Any]:
     return {name.encode(): value for name, value in by_name.items()}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_any_order_of_calls_agrees_with_the_model(redis: Redis) -> None:
     machine = type("Machine", (ChatMachine,), {"redis": redis})
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much]

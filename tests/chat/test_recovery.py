@@ -14,6 +14,8 @@ from tasks import cleaning
 if TYPE_CHECKING:
     from redis import Redis
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 
 @pytest.fixture
 def lab(redis: Redis) -> Lab:

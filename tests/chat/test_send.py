@@ -17,6 +17,8 @@ from chat import Chat, ChatError, InvalidArgumentError, KeyReusedError, MessageT
 if TYPE_CHECKING:
     from servers import Server
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 
 def test_ids_count_from_one_in_each_channel(lab: Lab) -> None:
     assert [lab.send("a", "x").id, lab.send("a", "y").id, lab.send("b", "z").id] == [1, 2, 1]

@@ -24,6 +24,8 @@ from tasks.cleaning import clean_clients
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
 
 @pytest.fixture
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:

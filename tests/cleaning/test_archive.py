@@ -39,17 +39,9 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
+pytestmark = pytest.mark.on_cluster
+
 ROOMS = [f"room {number}" for number in range(12)]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def archived(redis: Client, folder: Path) -> Lab:
-    return Lab(redis, archive=str(folder), backlog=3, hard_backlog=0)
 
 
 def test_the_backlog_that_is_removed_is_kept_and_nothing_else(archived: Lab, folder: Path) -> None:

@@ -26,6 +26,8 @@ from tasks.stats.figures import read_stats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.on_cluster
+
 ALL = [clean_channels, clean_backlog, clean_clients]
 
 

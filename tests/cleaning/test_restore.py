@@ -40,17 +40,9 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
+pytestmark = pytest.mark.on_cluster
+
 ROOMS = [f"room {number}" for number in range(12)]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
-
-
-@pytest.fixture
-def archived(redis: Client, folder: Path) -> Lab:
-    return Lab(redis, archive=str(folder), backlog=3, hard_backlog=0)
 
 
 def unkept(lab: Lab, **settings: Any) -> Lab:
@@ -730,6 +722,7 @@ def test_an_archive_of_the_version_before_comes_back_where_no_channel_is(
         gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "today", "body": 1}'), gzip.compress(b"[" * 200_000),
         gzip.compress(b'{"channel": "a", "id": 1, "sent_at": "2026-11-24T00:00:00Z", "body": 1}')[:-9],
     ],
+    ids=["empty", "no gzip", "no row", "half", "list", "no text", "channel", "id", "time", "deep", "torn"],
 )  # fmt: skip
 def test_damaged_lines_of_the_version_before_are_one_clear_error(archived: Lab, folder: Path, content: bytes) -> None:
     archived.send("lobby", "hi")

@@ -23,6 +23,8 @@ from tasks.stats.values import LATE_SECONDS
 if TYPE_CHECKING:
     from redis import Redis
 
+pytestmark = pytest.mark.on_cluster
+
 ALL = (clean_channels, clean_backlog, clean_clients)
 NAMES = [clean.__name__ for clean in ALL]
 

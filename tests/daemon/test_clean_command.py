@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from guard import forget, watch
 from lab import Lab
 from redis.exceptions import OutOfMemoryError
 from servers import Program, Server, clean_environment, eventually, run, worker
@@ -180,7 +181,9 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             env=clean_environment() | {"REDIS_URL": server.url} | environment,
+            start_new_session=True,
         )
+        watch(self.process)
         os.close(theirs)
 
     def until(self, text: str) -> None:
@@ -197,7 +200,8 @@ class Terminal:
         return self.end()
 
     def end(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait(60)
+        forget(self.process)
         with suppress(OSError):  # nothing more comes
             while select.select([self.ours], [], [], 0)[0] and (last := os.read(self.ours, 4096)):
                 self.seen += last.decode()
@@ -252,7 +256,7 @@ def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab
 
 
 def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) -> None:
-    lab.send_all("a", 10_050)
+    lab.fill("a", 10_050)
     terminal = Terminal(server, "backlog", "--now", "--yes")
     terminal.until("100%")
     assert terminal.end() == 0
@@ -338,7 +342,7 @@ def test_one_message_that_would_go_is_said_in_the_singular(clean: Callable[..., 
     assert clean("backlog", "--now", "--backlog", "1", "--dry-run")[1].endswith(" 1 message of lobby\n")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def working(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     consumer = worker(tmp_path_factory.mktemp("clean"), {"REDIS_URL": server.url}).start()
     eventually(lambda: "ready." in consumer.output)
@@ -347,6 +351,7 @@ def working(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("through a worker")
 @pytest.mark.usefixtures("working")
 class TestThroughAWorker:
     def test_it_brings_the_reports_home(self, server: Server, lab: Lab, working: Program) -> None:
@@ -406,7 +411,7 @@ class TestThroughAWorker:
         assert run("-c", f"import tasks; tasks.app.set_current(); {code}", REDIS_URL=server.url).stdout == "2\n"
 
     def test_progress_comes_through(self, server: Server, lab: Lab) -> None:
-        lab.send_all("a", 10_050)
+        lab.fill("a", 10_050)
         terminal = Terminal(server, "backlog", "--yes")
         terminal.until("100%")
         assert terminal.end() == 0

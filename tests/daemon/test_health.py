@@ -52,7 +52,7 @@ class Heart:
         """Wait for the next heartbeat."""
         eventually(self.file.exists)
         os.utime(self.file, (LONG_AGO, LONG_AGO))
-        eventually(lambda: self.file.stat().st_mtime > LONG_AGO, 40)
+        eventually(lambda: self.file.stat().st_mtime > LONG_AGO, 90)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_process_that_hangs_is_dead(heart: Heart) -> None:
     os.utime(heart.file, (time.time() - 61,) * 2)
     code, out, err = heart.health()
     assert (code, out) == (1, "")
-    assert re.fullmatch(f"health: {heart.node} was last seen 6\\d s ago: restart it\n", err)
+    assert re.fullmatch(f"health: {heart.node} was last seen \\d+ s ago: restart it\n", err)
     heart.program.process.send_signal(signal.SIGCONT)
 
 

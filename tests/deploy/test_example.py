@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,22 +20,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("example")]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture
-def site(server: Server, redis: Redis, tmp_path: Path) -> Iterator[str]:
-    assert not redis.dbsize()
+@contextmanager
+def running(server: Server, folder: Path) -> Iterator[str]:
+    """Start the example; return where it is."""
     port = free_port()
     environment = {"REDIS_URL": server.url, "EXAMPLE_PORT": str(port)}
-    program = Program("example", [str(ROOT / "deploy/example/app.py")], environment, tmp_path).start()
+    program = Program("example", [str(ROOT / "deploy/example/app.py")], environment, folder).start()
     url = f"http://127.0.0.1:{port}"
     try:
         eventually(lambda: answers(url))
         yield url
     finally:
         program.stop()
+
+
+@pytest.fixture
+def site(server: Server, redis: Redis, tmp_path: Path) -> Iterator[str]:
+    """An example of the test's own: it goes on for a while for people who have closed their page."""
+    assert not redis.dbsize()
+    with running(server, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An example for requests that nobody waits for."""
+    with running(server, tmp_path_factory.mktemp("example")) as url:
+        yield url
 
 
 def answers(url: str) -> bool:
@@ -278,22 +294,22 @@ def test_who_is_here_is_announced_when_it_changes_only(enter: Callable[..., Page
     assert bob.evaluate("window.changes") == 1
 
 
-def test_the_page_asks_for_nothing_that_is_not_there(site: str) -> None:
-    assert '<link rel="icon" href="data:,">' in httpx.get(site).text
+def test_the_page_asks_for_nothing_that_is_not_there(shared: str) -> None:
+    assert '<link rel="icon" href="data:,">' in httpx.get(shared).text
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b""])
 @pytest.mark.parametrize("path", ["/send", "/check", "/leave"])
-def test_what_is_no_request_is_one_line(site: str, path: str, body: bytes) -> None:
-    response = httpx.post(site + path, content=body)
+def test_what_is_no_request_is_one_line(shared: str, path: str, body: bytes) -> None:
+    response = httpx.post(shared + path, content=body)
     assert response.status_code == 400
     assert response.json() == {"error": "the request is something else, must be a JSON object"}
 
 
-def test_a_full_redis_is_no_refusal_for_good(site: str, redis: Redis) -> None:
+def test_a_full_redis_is_no_refusal_for_good(shared: str, redis: Redis) -> None:
     redis.config_set("maxmemory", "1")
     try:
-        response = httpx.post(site + "/send", json={"name": "bob", "room": "lobby", "text": "hi", "key": "k"})
+        response = httpx.post(shared + "/send", json={"name": "bob", "room": "lobby", "text": "hi", "key": "k"})
     finally:
         redis.config_set("maxmemory", "0")
     assert response.status_code == 503
@@ -308,7 +324,7 @@ def test_a_full_redis_is_no_refusal_for_good(site: str, redis: Redis) -> None:
         ("/check", {"name": "bob"}, "'room' is missing"),
     ],
 )
-def test_bad_input_is_one_line(site: str, path: str, body: dict[str, Any], says: str) -> None:
-    response = httpx.post(site + path, json=body)
+def test_bad_input_is_one_line(shared: str, path: str, body: dict[str, Any], says: str) -> None:
+    response = httpx.post(shared + path, json=body)
     assert response.status_code == 400
     assert response.json()["error"].startswith(says)

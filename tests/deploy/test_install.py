@@ -78,7 +78,7 @@ class Checkout:
 
     def start(self, extra: str = "up", **environment: str) -> subprocess.Popen[str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
-        ours |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+        ours |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "TMPDIR": str(self.folder.parent)}
         return subprocess.Popen(
             [environment.get("PYTHON", sys.executable), str(self.folder / "deploy" / "install"), extra, "./deploy/up"],
             env=ours | environment,

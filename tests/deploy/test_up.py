@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from guard import forget, watch
 from redis import Redis
 from servers import ROOT, Server, clean_environment, eventually, free_port
 
@@ -43,6 +44,7 @@ class Up:
         self.port, self.flower = free_port(), free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
+        self.started: list[subprocess.Popen[bytes]] = []
 
     @property
     def output(self) -> str:
@@ -63,6 +65,8 @@ class Up:
                 start_new_session=True,
                 preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if terminal else None,  # noqa: PLW1509
             )
+        self.started.append(self.process)
+        watch(self.process)
 
     def stop(self, how: signal.Signals, *, as_terminal: bool = False) -> int:
         """Signal it alone, or its whole process group as a terminal's Ctrl-C does."""
@@ -94,6 +98,8 @@ def up(tmp_path: Path) -> Iterator[Up]:
     if up.process and up.process.poll() is None:
         up.process.kill()
         up.process.wait()
+    for program in up.started:
+        forget(program)
     for process in up.left():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -386,9 +392,7 @@ def test_ports_are_read_from_the_file_too(up: Up) -> None:
 @pytest.mark.parametrize("what", ["FLOWER_PORT", "that of REDIS_URL"])
 def test_a_port_that_another_has_is_one_line(up: Up, what: str) -> None:
     port = up.flower if what == "FLOWER_PORT" else up.port
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", port)):
         up.start()
         assert up.process
         assert up.process.wait(60) == 1

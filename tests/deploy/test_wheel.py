@@ -13,6 +13,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from guard import forget, watch
 from lab import Lab
 from redis import Redis
 from servers import ROOT, STEERS, Server, eventually, every
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 BUILD = "import sys; from hatchling import build; print(getattr(build, f'build_{sys.argv[1]}')(sys.argv[2]))"
 MODULES = ("chat", "tasks", "celeryconfig")
@@ -103,7 +104,10 @@ class Project:
     def start(self, *words: str) -> None:
         with (self.folder / f"{words[0]} {words[1]}.log").open("wb") as log:
             command = [self.programs / "celery", "-A", *words, "--loglevel=INFO"]
-            started = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+            started = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        watch(started)
         self.running.append(started)
 
     def stop(self) -> None:
@@ -111,6 +115,7 @@ class Project:
             process.terminate()
         for process in self.running:
             process.wait(60)
+            forget(process)
 
 
 @pytest.fixture(scope="module")

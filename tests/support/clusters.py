@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import signal
-import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
-from servers import Server, eventually
+from servers import Server, eventually, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +18,6 @@ HOST = "127.0.0.1"
 PRIMARIES = 3  # the fewest that can vote a dead one out
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000  # so long a silence is a death
-
-
-def free_ports(count: int) -> list[int]:
-    """Return free ports, no two the same: each is held until the last is found."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def ask(server: Server, *words: Any) -> Any:
@@ -50,7 +40,7 @@ class Cluster:
 
     def __init__(self, engine: str, folder: Path, replicas: int = 0, options: dict[str, str] | None = None) -> None:
         count = PRIMARIES * (1 + replicas)
-        ports = free_ports(2 * count)
+        ports = [free_port() for _ in range(2 * count)]
         settings = {
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",

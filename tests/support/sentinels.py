@@ -7,9 +7,10 @@ import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from clusters import HOST, ask, free_ports, in_sync
+from clusters import HOST, ask, in_sync
+from guard import watch
 from redis.exceptions import RedisError
-from servers import BINARIES, Server, eventually
+from servers import BINARIES, Server, eventually, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ class Sentinel(Server):
             self.process = subprocess.Popen(
                 [BINARIES[self.engine], str(file), "--sentinel"], stdout=log, stderr=log, start_new_session=True
             )
+        watch(self.process)
         eventually(self.answers)
         ask(self, "SENTINEL DEBUG", *(word for pair in PERIODS_MS.items() for word in pair))
         return self
@@ -55,7 +57,7 @@ class Sentinels:
     def __init__(
         self, engine: str, folder: Path, replicas: int = 1, sentinels: int = 3, options: dict[str, str] | None = None
     ) -> None:
-        ports = free_ports(1 + replicas + sentinels)
+        ports = [free_port() for _ in range(1 + replicas + sentinels)]
         watch = SETTINGS | {f"sentinel monitor {SERVICE}": f"{HOST} {ports[0]} {QUORUM}"}
         settings = {"repl-diskless-sync-delay": "0"} | (options or {})
         self.nodes = [Server(engine, folder / f"node-{port}", settings, port) for port in ports[: 1 + replicas]]

