@@ -17,12 +17,13 @@ from chat._chat import Chat
 from chat._errors import ChatError, InvalidArgumentError, SettingsError
 from chat._output import OutputError, counted, drop_output, open_output, say
 from chat._sizing_command import add_sizing
-from chat.settings import Settings, unknown_names
+from chat.settings import unknown_names
 from chat.store.arguments import MOST, at_least
 from chat.store.explain import describe_outage
 from tasks.commands.restore import add_restore
 from tasks.commands.screen import printable
 from tasks.commands.stats import pause_of, stats_command
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import OutOfMemoryError
 
 from chat._codec import decode_history, decode_presence
-from chat._requests import PAGE, Checking, Requests, full
+from chat._requests import PAGE, Checking, Requests
 from chat.settings import Settings
 from chat.store.connect import confirm_arguments, connect_async, stop_retrying
 from chat.store.keys import decode_name
 from chat.store.layout import confirm_shards_async
 from chat.store.nodes import RAW
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat.store.scripts import CHECK, CLIENTS, SEND, Script, call_all_async, out_of_memory
 from chat.waiting.aio import AsyncWakeUps
 from chat.waiting.gate import AsyncGate, share_of_waiters
 from chat.waiting.looks import AsyncLooks
 from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from chat._values import Check, Message, Presence
     from chat.store.nodes import AsyncClient
@@ -73,7 +73,7 @@ class AsyncChat:
             await self._confirm()
             reply = await self._run(SEND, sending.keys, sending.args)
         except OutOfMemoryError as error:
-            raise full() from error
+            raise out_of_memory() from error
         return sending.sent(reply)
 
     async def check_messages(
@@ -103,7 +103,7 @@ class AsyncChat:
         """Do as `Chat.check_many` does."""
         many = self._requests.check_many(client, channels, limit, history)
         await self._confirm_to_read()
-        return many.checked(await self._gate.run(CHECK.each_async, self._client, many.calls))
+        return many.checked(await self._gate.run(call_all_async, self._client, many.calls))
 
     def listen(
         self, client: str, channel: str, *, after: str | None = None, history: int = 0
@@ -115,9 +115,9 @@ class AsyncChat:
         self, channel: str, *, limit: int | None = 20, before: int | None = None
     ) -> tuple[Message, ...]:
         """Do as `Chat.read_history` does."""
-        keys, args = self._requests.history(channel, limit, before)
+        call = self._requests.history(channel, limit, before)
         await self._confirm_to_read()
-        return decode_history(await self._run(HISTORY, keys, args))
+        return decode_history(await self._run(*call))
 
     def clients(self, channel: str) -> AsyncIterator[Presence]:
         """Do as `Chat.clients` does."""
@@ -131,9 +131,9 @@ class AsyncChat:
 
     async def leave_channel(self, client: str, channel: str) -> None:
         """Do as `Chat.leave_channel` does."""
-        keys, args = self._requests.leave(client, channel)
+        call = self._requests.leave(client, channel)
         await self._confirm_to_read()
-        await self._run(FORGET_CLIENTS, keys, args)
+        await self._run(*call)
 
     async def channels(self) -> AsyncIterator[str]:
         """Do as `Chat.channels` does."""
@@ -167,7 +167,7 @@ class AsyncChat:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         return await self._gate.run(script.run_async, self._client, keys, args)
 
     async def _check(self, request: Checking) -> Check:

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 from redis.exceptions import OutOfMemoryError
 
 from chat._codec import decode_history, decode_presence
-from chat._requests import PAGE, Checking, Requests, full
+from chat._requests import PAGE, Checking, Requests
 from chat.settings import Settings
 from chat.store.connect import confirm_arguments, connect, stop_retrying
 from chat.store.keys import decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import RAW
-from chat.store.scripts import CHECK, CLIENTS, FORGET_CLIENTS, HISTORY, SEND, Script
+from chat.store.scripts import CHECK, CLIENTS, SEND, Script, call_all, out_of_memory
 from chat.waiting.gate import CLOSING, Gate, share_of_waiters
 from chat.waiting.looks import Looks
 from chat.waiting.threads import WakeUps
 from chat.waiting.wait import LONGEST_WAIT, UNREACHABLE, Wait, seconds_to_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chat._values import Check, Message, Presence
     from chat.store.nodes import Client
@@ -87,7 +87,7 @@ class Chat:
             self._confirm()
             reply = self._run(SEND, sending.keys, sending.args)
         except OutOfMemoryError as error:
-            raise full() from error
+            raise out_of_memory() from error
         return sending.sent(reply)
 
     def check_messages(
@@ -161,7 +161,7 @@ class Chat:
         many = self._requests.check_many(client, channels, limit, history)
         self._confirm_to_read()
         with self._gate:
-            return many.checked(CHECK.each(self._client, many.calls))
+            return many.checked(call_all(self._client, many.calls))
 
     def listen(self, client: str, channel: str, *, after: str | None = None, history: int = 0) -> Iterator[Message]:
         """Yield a client's messages of a channel as they come; closing the chat ends it with `ChatClosedError`.
@@ -193,9 +193,9 @@ class Chat:
         Raises:
             InvalidArgumentError: a name, limit or id that is not allowed.
         """
-        keys, args = self._requests.history(channel, limit, before)
+        call = self._requests.history(channel, limit, before)
         self._confirm_to_read()
-        return decode_history(self._run(HISTORY, keys, args))
+        return decode_history(self._run(*call))
 
     def clients(self, channel: str) -> Iterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.
@@ -219,9 +219,9 @@ class Chat:
 
         A check of this client that still waits connects it again.
         """
-        keys, args = self._requests.leave(client, channel)
+        call = self._requests.leave(client, channel)
         self._confirm_to_read()
-        self._run(FORGET_CLIENTS, keys, args)
+        self._run(*call)
 
     def channels(self) -> Iterator[str]:
         """Yield the names of the channels that have been sent to and were not removed, page by page, in no order."""
@@ -257,7 +257,7 @@ class Chat:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, script: Script, keys: tuple[bytes, ...], args: tuple[Any, ...]) -> Any:
+    def _run(self, script: Script, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         with self._gate:
             return script(self._client, keys, args)
 

@@ -17,29 +17,20 @@ from chat._values import Check, Message
 from chat.store.arguments import MOST, at_least, name_of, shown
 from chat.store.entries import canonical, encode_body, time_of
 from chat.store.keys import Keys, decode_name
+from chat.store.scripts import CHECK, HISTORY, LEAVE, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chat.settings import Settings
 
-__all__ = ["PAGE", "Checking", "Many", "Requests", "Sending", "full"]
+__all__ = ["PAGE", "Checking", "Many", "Requests", "Sending"]
 
 STAMP = 14  # bytes before the body in an entry of a log
-TOGETHER = 20  # channels that one call of the script checks: with little to tell, under 1 ms of the server's time
+CHANNELS_PER_CALL = 20  # of a check: with little to tell, under 1 ms of the server's time
 PAGE = 100  # names that one call lists
-OF_ONE_CLIENT = ("", 0, 0, "remove", 1)  # forget_clients.lua: no lease, no timeout, one client at most
 
 UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
-
-Call = tuple[tuple[bytes, ...], tuple[Any, ...]]  # keys and arguments of a script
-
-
-def full() -> ChatFullError:
-    """Return what Redis out of memory is to a caller who stores."""
-    return ChatFullError(
-        "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
-    )
 
 
 def not_known(channel: bytes) -> ChatFullError:
@@ -177,7 +168,8 @@ class Requests:
         names = {channel: name for channel, (name, _) in asked.items()}
         batches = list(self._by_shard(names))
         calls = [
-            (
+            Call(
+                CHECK,
                 self.keys.for_check(shard, [names[channel] for channel in batch]),
                 (*reader, *chain.from_iterable(asked[channel] for channel in batch)),
             )
@@ -186,12 +178,13 @@ class Requests:
         return Many(names, [batch for _, batch in batches], calls)
 
     def history(self, channel: str, limit: int | None, before: int | None) -> Call:
-        """Return what ``history.lua`` takes."""
+        """Return a call of ``history.lua``."""
         name = name_of("channel name", channel)
         at_most = 0 if limit is None else at_least(1, "limit", limit, ", or None for all", most=MOST)
         until = 0 if before is None else at_least(1, "before", before, ", or None for the newest")
-        keys = self.keys.of_channels(self.keys.shard_of(name), [name], "log")
-        return keys + self.keys.of_shard(self.keys.shard_of(name), "trimmed"), (name, at_most, until, self._longest)
+        shard = self.keys.shard_of(name)
+        keys = self.keys.of_channels(shard, [name], "log") + self.keys.of_shard(shard, "trimmed", "meta")
+        return Call(HISTORY, keys, (name, at_most, until, self._longest))
 
     def clients(self, channel: str) -> tuple[bytes, ...]:
         """Return the keys of a channel's ``seen`` and ``read``."""
@@ -199,13 +192,12 @@ class Requests:
         return self.keys.of_channels(self.keys.shard_of(name), [name], "seen", "read")
 
     def leave(self, client: str, channel: str) -> Call:
-        """Return what ``forget_clients.lua`` takes for one client."""
+        """Return a call of ``leave.lua``."""
         name = name_of("channel name", channel)
-        leaving = name_of("client name", client)
         shard = self.keys.shard_of(name)
-        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta", "lease:clean_clients")
+        keys = self.keys.of_shard(shard, "updated", "polled", "trimmed", "meta")
         keys += self.keys.of_channels(shard, [name], "log", "seen", "read")
-        return keys, (*OF_ONE_CLIENT, leaving, name)
+        return Call(LEAVE, keys, (name, name_of("client name", client)))
 
     def indexes(self) -> list[bytes]:
         """Return the index of the channels of each shard."""
@@ -217,8 +209,8 @@ class Requests:
         for channel, name in names.items():
             shards[self.keys.shard_of(name)].append(channel)
         for shard, channels in shards.items():
-            for start in range(0, len(channels), TOGETHER):
-                yield shard, channels[start : start + TOGETHER]
+            for start in range(0, len(channels), CHANNELS_PER_CALL):
+                yield shard, channels[start : start + CHANNELS_PER_CALL]
 
 
 def _outcome(channel: bytes, reply: Any) -> Check | Exception:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from chat.settings import Settings
+    from tasks.settings import Settings
 
 __all__ = ["add_sizing"]
 

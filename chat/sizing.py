@@ -13,7 +13,8 @@ from math import ceil, exp, floor
 from typing import TYPE_CHECKING
 
 from chat._errors import InvalidArgumentError
-from chat.settings import SHARDS_LIMIT, Settings
+from chat.settings import SHARDS_LIMIT
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,31 +1,36 @@
-"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs as Celery spells them."""
+"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs in Celery's form."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from celery.schedules import crontab
 
-from chat import SettingsError
+from chat import InvalidArgumentError, SettingsError
 from chat.store.urls import SENTINEL, parse_place
-
-if TYPE_CHECKING:
-    from tasks.settings import Settings
+from tasks.settings import Settings
 
 __all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
 
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
-LOOK_AHEAD = 1500  # runs of a cron expression: a day of them, each minute
-LOOK_AHEAD_YEARS = 28  # but no further; then every date has its weekday again
-FRESH = 0.9  # of its interval a run may wait for a worker; then the next one is about to come
+LOOK_AHEAD = 1500  # runs of a cron expression: more than a day with a run each minute
+LOOK_AHEAD_YEARS = 28  # after that every date has its weekday again
+FRESH = 0.9  # part of its interval that a run may wait for a worker
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the entries of the three sweeps, ``clean_parts`` of each, every part with its own shards."""
+    """Return the entries of the three sweeps: ``clean_parts`` entries each, every one with its own shards.
+
+    Raises:
+        InvalidArgumentError: these are the settings of a chat, which have no schedule.
+    """
+    if not isinstance(settings, Settings):
+        message = "settings are a chat.Settings, must be a tasks.settings.Settings, which has the schedules"
+        raise InvalidArgumentError(message)
     return {
         f"{sweep} {part + 1}/{settings.clean_parts}": _entry(settings, sweep, part)
         for sweep in SWEEPS
@@ -40,10 +45,10 @@ def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
         "task": f"tasks.{sweep}",
         "schedule": crontab.from_string(every) if isinstance(every, str) else every,
         "options": {
-            # While no worker runs, runs do not pile up: those that come too late are dropped.
+            # Runs do not pile up while no worker runs: one that waits too long is discarded.
             "expires": FRESH * interval,
-            # Storing no result keeps beat from waiting for the result backend during an outage of Redis. The
-            # report still reaches Flower and the log, by the worker's task-succeeded event.
+            # With a result to store, beat would wait for the result backend while Redis is away. The report
+            # still reaches Flower and the log, through the worker's task-succeeded event.
             "ignore_result": True,
         },
     }
@@ -54,7 +59,7 @@ def _entry(settings: Settings, sweep: str, part: int) -> dict[str, Any]:
 
 @cache
 def longest_interval(settings: Settings, sweep: str) -> float:
-    """Return the longest time between two scheduled runs of a sweep in seconds; of a cron expression's next ones."""
+    """Return the longest time in seconds between two of the next runs of a sweep."""
     every: float | str = getattr(settings, f"{sweep}_every")
     if not isinstance(every, str):
         return every
@@ -73,10 +78,10 @@ def longest_interval(settings: Settings, sweep: str) -> float:
 
 
 def celery_url(url: str) -> str:
-    """Return a URL as Celery spells it: they differ for sentinels and unix sockets, and in what TLS must be told.
+    """Return a URL in Celery's form, which differs for sentinels, unix sockets and TLS.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: the URL is empty.
     """
     if not url:
         message = (
@@ -91,7 +96,7 @@ def celery_url(url: str) -> str:
         return ";".join(f"sentinel://{login}{_netloc(*host)}/{place.options.get('db', 0)}" for host in place.hosts)
     parts = urlsplit(url)
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
-        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # redis-py's default, said aloud
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # Celery has none
     if parts.scheme != "unix":
         return url
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -100,9 +105,9 @@ def celery_url(url: str) -> str:
 
 
 def part_from_ssl_password(url: str) -> tuple[str, dict[str, str]]:
-    """Return a URL without its ``ssl_password``, and the password as a setting of its own.
+    """Return a URL without its ``ssl_password``, and a dict with that password if there is one.
 
-    Celery masks passwords in a dict, but not in the parameters of a result backend's URL, which Flower shows.
+    Flower shows the URL of the result backend, and Celery masks passwords in a dict but not in a URL's parameters.
     """
     base, mark, query = url.partition("?")
     rest = "&".join(part for part in query.split("&") if not part.startswith("ssl_password="))
@@ -115,7 +120,7 @@ def _netloc(host: str, port: int) -> str:
 
 
 def transport_options(url: str) -> dict[str, Any]:
-    """Return what Celery must be told of sentinels beside their URL."""
+    """Return the options that Celery needs for sentinels in addition to their URL."""
     place = parse_place(url)
     if place.form != SENTINEL:
         return {}

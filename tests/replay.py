@@ -38,10 +38,11 @@ import redis
 from servers import BINARIES, Program, Server, beat, eventually, worker
 from tqdm import tqdm
 
-from chat import Chat, Settings
+from chat import Chat
 from chat.store.connect import connect
 from chat.store.keys import decode_text, encode_text
 from tasks import app
+from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:

@@ -70,25 +70,25 @@ class Keys:
         self.shards = shards
         self.layout = f"{prefix}:shards".encode()
         self.runs = f"{prefix}:runs".encode()
-        self._heads = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
-        self._send_tails = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]
-        self._check_heads = [self.of_shard(shard, *BEFORE_LOG_IN_CHECK) for shard in range(shards)]
-        self._check_kinds = [self.of_shard(shard, "log:", "seen:", "read:") for shard in range(shards)]
+        self._prefixes = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
+        self._send_shard = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]
+        self._check_shard = [self.of_shard(shard, *BEFORE_LOG_IN_CHECK) for shard in range(shards)]
+        self._check_prefixes = [self.of_shard(shard, "log:", "seen:", "read:") for shard in range(shards)]
 
     def of_shard(self, shard: int, *names: str) -> tuple[bytes, ...]:
         """Return a shard's keys of the given names, such as ``updated`` or ``lease:clean_channels``."""
-        head = self._heads[shard]
-        return tuple(head + name.encode() for name in names)
+        prefix = self._prefixes[shard]
+        return tuple(prefix + name.encode() for name in names)
 
     def of_channels(self, shard: int, channels: list[bytes], *kinds: str) -> tuple[bytes, ...]:
         """Return the keys of each channel in turn, of the given kinds: ``log``, ``seen``, ``read``."""
-        heads = self.of_shard(shard, *(f"{kind}:" for kind in kinds))
-        return tuple(head + channel for channel in channels for head in heads)
+        prefixes = self.of_shard(shard, *(f"{kind}:" for kind in kinds))
+        return tuple(prefix + channel for channel in channels for prefix in prefixes)
 
     def for_send(self, channel: bytes) -> tuple[bytes, ...]:
         """Return the keys of ``send.lua``."""
         shard = self.shard_of(channel)
-        return (self._heads[shard] + b"log:" + channel, *self._send_tails[shard])
+        return (self._prefixes[shard] + b"log:" + channel, *self._send_shard[shard])
 
     def shard_of(self, channel: bytes) -> int:
         """Return the number of a channel's shard."""
@@ -96,8 +96,8 @@ class Keys:
 
     def for_check(self, shard: int, channels: Iterable[bytes]) -> tuple[bytes, ...]:
         """Return the keys of ``check.lua`` for channels of one shard."""
-        keys = list(self._check_heads[shard])
-        log, seen, read = self._check_kinds[shard]
+        keys = list(self._check_shard[shard])
+        log, seen, read = self._check_prefixes[shard]
         for channel in channels:
             keys += (log + channel, seen + channel, read + channel)
         return tuple(keys)

@@ -34,13 +34,14 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Command",
-    "all_of",
     "answer",
     "answer_async",
-    "each",
-    "each_async",
     "nodes",
     "raise_first",
+    "run",
+    "run_all",
+    "run_all_async",
+    "run_async",
 ]
 
 Client = Redis | RedisCluster
@@ -60,6 +61,7 @@ UNANSWERED = (  # a node is gone, or has given the slot away: the cluster's clie
 # all nodes when it looks for the nodes anew.
 CUT_OFF = (AttributeError, TypeError, ValueError)
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Command(NamedTuple):
@@ -70,25 +72,35 @@ class Command(NamedTuple):
     options: dict[str, Any] = RAW
 
 
-def all_of(client: Client, commands: Sequence[Command]) -> list[Any]:
-    """Return the replies to some commands, in order.
-
-    Raises:
-        redis.exceptions.RedisError: the first error among them; the others were carried out all the same.
-    """
-    return raise_first(each(client, commands))
-
-
 def raise_first(replies: list[Any]) -> list[Any]:
-    """Return replies as they are, unless one is an error."""
+    """Return replies as they are, or raise the first error among them; all other commands were run."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
     return replies
 
 
-def each(client: Client, commands: Sequence[Command]) -> list[Any]:
-    """Return the replies to some commands, in order; an error stands in its place.
+def run(client: Client, command: Command) -> Any:
+    """Run one command, and return its reply.
+
+    redis-py's clients of a cluster find the keys of EVALSHA by themselves, but ask the server for those of EVALSHA_RO
+    before each call.
+    """
+    if isinstance(client, RedisCluster) and command.words[0].endswith("_RO"):
+        return raise_first(run_all(client, [command]))[0]
+    execute: Any = client.execute_command
+    return execute(*command.words, **command.options)
+
+
+async def run_async(client: AsyncClient, command: Command) -> Any:
+    """Run a command as `run` does, through a client of ``redis.asyncio``."""
+    if isinstance(client, redis_asyncio.RedisCluster) and command.words[0].endswith("_RO"):
+        return raise_first(await run_all_async(client, [command]))[0]
+    return await client.execute_command(*command.words, **command.options)
+
+
+def run_all(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """Run commands in one round trip to each node; return the replies in order, an error in its reply's place.
 
     redis-py's own pipeline of a cluster refuses scripts, and fails as a whole with one node. Here each node gets a
     plain pipeline, side by side. Commands that a node did not answer are retried through the cluster's client.
@@ -111,8 +123,8 @@ def each(client: Client, commands: Sequence[Command]) -> list[Any]:
         return _in_order(by_node, answers)
 
 
-async def each_async(client: AsyncClient, commands: Sequence[Command]) -> list[Any]:
-    """Return the replies as `each` does, through a client of ``redis.asyncio``."""
+async def run_all_async(client: AsyncClient, commands: Sequence[Command]) -> list[Any]:
+    """Run commands as `run_all` does, through a client of ``redis.asyncio``."""
     if not isinstance(client, redis_asyncio.RedisCluster):
         pipeline: Any = client.pipeline(transaction=False)
         for command in commands:
@@ -155,9 +167,9 @@ def ask_again(commands: Sequence[Command], replies: list[Any]) -> Generator[Comm
                 failed = replies[index]
 
 
-def answer(steps: Generator[T, Any, None], ask: Callable[[T], Any]) -> None:
-    """Ask for what the steps yield, one by one, and send them the reply, or the error in its place."""
-    with suppress(StopIteration):
+def answer(steps: Generator[T, Any, R], ask: Callable[[T], Any]) -> R:
+    """Ask for what the steps yield, one by one, send them the reply or the error in its place; return their result."""
+    try:
         step = next(steps)
         while True:
             try:
@@ -165,11 +177,13 @@ def answer(steps: Generator[T, Any, None], ask: Callable[[T], Any]) -> None:
             except (RedisError, RedisClusterException) as error:
                 reply = error
             step = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # of the steps
 
 
-async def answer_async(steps: Generator[T, Any, None], ask: Callable[[T], Awaitable[Any]]) -> None:
-    """Answer as `answer` does."""
-    with suppress(StopIteration):
+async def answer_async(steps: Generator[T, Any, R], ask: Callable[[T], Awaitable[Any]]) -> R:
+    """Answer steps as `answer` does, where asking is to be awaited."""
+    try:
         step = next(steps)
         while True:
             try:
@@ -177,6 +191,8 @@ async def answer_async(steps: Generator[T, Any, None], ask: Callable[[T], Awaita
             except (RedisError, RedisClusterException) as error:
                 reply = error
             step = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # of the steps
 
 
 def nodes(client: Client) -> list[Redis]:

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
-from chat.store.nodes import RAW, AsyncClient, Client, Command, answer, answer_async, each, each_async, raise_first
+from chat._errors import ChatFullError
+from chat.store.nodes import (
+    AsyncClient,
+    Client,
+    Command,
+    answer,
+    answer_async,
+    raise_first,
+    run,
+    run_all,
+    run_all_async,
+    run_async,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 __all__ = [
     "CHECK",
     "CLIENTS",
-    "FORGET_CLIENTS",
     "HISTORY",
+    "LEAVE",
     "SEND",
     "Call",
     "Script",
-    "together",
+    "call_all",
+    "call_all_async",
+    "out_of_memory",
 ]
 
 PACKAGE = __name__.rpartition(".")[0]
-Keys = tuple[bytes, ...]
-Args = tuple[Any, ...]
 
 
 class Script:
     """One script.
+
+    A script whose first line has ``flags=no-writes`` is called by EVALSHA_RO, so a user without the right to write may
+    run it.
 
     redis-py's own ``register_script`` is close, but decodes replies as its client says, and answers a flushed
     script cache with SCRIPT LOAD and a second EVALSHA, between which the cache can be flushed again or, on a
@@ -38,116 +53,81 @@ class Script:
 
     Args:
         name: file name in the package's folder ``lua``, without ``.lua``.
-        shared: names of files in ``chat/store/lua/shared`` that are put in front of it, after its first line.
+        shared: names of files that are put in front of it, after its first line: in the package's folder
+            ``lua/shared``, or else in that of ``chat.store``.
         package: the package whose script it is.
+        instead: which replies are refusals, and the script that is called with the same keys and arguments then.
     """
 
-    def __init__(self, name: str, *shared: str, package: str = PACKAGE) -> None:
+    def __init__(
+        self,
+        name: str,
+        *shared: str,
+        package: str = PACKAGE,
+        instead: tuple[Callable[[Any], bool], Script] | None = None,
+    ) -> None:
         first, own = _text(package, name).split("\n", 1)
-        parts = [_text(PACKAGE, f"shared/{part}") for part in shared]
-        self.source = "\n".join([first, *parts, own])
+        self.source = "\n".join([first, *(_shared_text(package, part) for part in shared), own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self._suffix = "_RO" if "no-writes" in first else ""
+        self._instead = instead
 
-    def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+    def __call__(self, client: Client, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script in one round trip; in two when the server has not seen it yet."""
-        try:
-            return client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
-        except NoScriptError:
-            return client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
+        reply = answer(self.attempts(keys, args), lambda command: run(client, command))
+        return raise_first([reply])[0]
 
-    async def run_async(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
-        """Do as a call does, through a client of ``redis.asyncio``."""
-        try:
-            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args, **RAW)
-        except NoScriptError:
-            return await client.execute_command("EVAL", self.source, len(keys), *keys, *args, **RAW)
+    async def run_async(self, client: AsyncClient, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
+        """Run the script as a call does, through a client of ``redis.asyncio``."""
+        reply = await answer_async(self.attempts(keys, args), lambda command: run_async(client, command))
+        return raise_first([reply])[0]
 
-    def many(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Run the script once for each (keys, args), in one round trip to each node; return the replies in order.
+    def command(self, keys: Sequence[bytes], args: Iterable[Any]) -> Command:
+        """Return the first command of a call."""
+        return Command(keys[0], (f"EVALSHA{self._suffix}", self.sha, len(keys), *keys, *args))
 
-        Raises:
-            redis.exceptions.RedisError: the first error; the other calls were carried out all the same.
-        """
-        return raise_first(self.each(client, calls))
+    def instead_of(self, reply: Any) -> Script | None:
+        """Return the script to call after a reply, if there is one."""
+        refused, script = self._instead or (None, None)
+        return script if refused and refused(reply) else None
 
-    def each(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Do as `many` does; an error stands in the place of its reply."""
-        return together(client, [(self, keys, args) for keys, args in calls])
-
-    async def each_async(self, client: AsyncClient, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Run the script as `each` does, through a client of ``redis.asyncio``."""
-        asked = [(self, keys, args) for keys, args in calls]
-        replies = await each_async(client, [script.command(keys, args) for script, keys, args in asked])
-        await answer_async(unknown(asked, replies), lambda call: call[0].run_async(client, *call[1:]))
-        return replies
-
-    def command(self, keys: Keys, args: Args) -> Command:
-        """Return the call as one command of several."""
-        return Command(keys[0], ("EVALSHA", self.sha, len(keys), *keys, *args))
+    def attempts(self, keys: Sequence[bytes], args: Iterable[Any]) -> Generator[Command, Any, Any]:
+        """Yield the commands of a call until one is answered; the reply, or an error, is sent back."""
+        reply = yield self.command(keys, args)
+        if isinstance(reply, NoScriptError):
+            reply = yield Command(keys[0], (f"EVAL{self._suffix}", self.source, len(keys), *keys, *args))
+        if script := self.instead_of(reply):
+            reply = yield from script.attempts(keys, args)
+        return reply
 
 
-class CheckScript(Script):
-    """``check.lua``; and ``check_known.lua`` for what a full Redis refuses, in one more round trip."""
+class Call(NamedTuple):
+    """A script with the keys and arguments of one call."""
 
-    def __init__(self) -> None:
-        super().__init__("check", "reading")
-        self._known = Script("check_known", "reading")
-
-    def __call__(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
-        """Check; while Redis is full, only where the client is known."""
-        try:
-            return super().__call__(client, keys, args)
-        except OutOfMemoryError:
-            return self._known(client, keys, args)
-
-    async def run_async(self, client: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
-        """Do as a call does, through a client of ``redis.asyncio``."""
-        try:
-            return await super().run_async(client, keys, args)
-        except OutOfMemoryError:
-            return await self._known.run_async(client, keys, args)
-
-    def each(self, client: Client, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Do as a call does for each (keys, args); an error stands in the place of its reply."""
-        replies = super().each(client, calls)
-        if refused := _refused(replies):
-            again = self._known.each(client, [calls[index] for index in refused])
-            replies = _replaced(replies, refused, again)
-        return replies
-
-    async def each_async(self, client: AsyncClient, calls: Sequence[tuple[Keys, Args]]) -> list[Any]:
-        """Do as `each` does, through a client of ``redis.asyncio``."""
-        replies = await super().each_async(client, calls)
-        if refused := _refused(replies):
-            again = await self._known.each_async(client, [calls[index] for index in refused])
-            replies = _replaced(replies, refused, again)
-        return replies
+    script: Script
+    keys: Sequence[bytes]
+    args: Iterable[Any]
 
 
-def _text(package: str, name: str) -> str:
-    return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
-
-
-def _refused(replies: list[Any]) -> list[int]:
-    return [index for index, reply in enumerate(replies) if isinstance(reply, OutOfMemoryError)]
-
-
-def _replaced(replies: list[Any], indexes: list[int], others: list[Any]) -> list[Any]:
-    by_index = dict(zip(indexes, others, strict=True))
-    return [by_index.get(index, reply) for index, reply in enumerate(replies)]
-
-
-Call = tuple[Script, Keys, Args]
-
-
-def together(client: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run some scripts in one round trip to each node; return the replies in order, an error in its reply's place."""
-    replies = each(client, [script.command(keys, args) for script, keys, args in calls])
-    answer(unknown(calls, replies), lambda call: call[0](client, *call[1:]))
+def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run calls in one round trip to each node; return the replies in order, an error in its reply's place."""
+    replies = run_all(client, [script.command(keys, args) for script, keys, args in calls])
+    answer(_unknown(calls, replies), lambda call: call[0](client, *call[1:]))
+    if again := _refused(calls, replies):
+        _replace(replies, again, call_all(client, list(again.values())))
     return replies
 
 
-def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, None]:
+async def call_all_async(client: AsyncClient, calls: Sequence[Call]) -> list[Any]:
+    """Run calls as `call_all` does, through a client of ``redis.asyncio``."""
+    replies = await run_all_async(client, [script.command(keys, args) for script, keys, args in calls])
+    await answer_async(_unknown(calls, replies), lambda call: call[0].run_async(client, *call[1:]))
+    if again := _refused(calls, replies):
+        _replace(replies, again, await call_all_async(client, list(again.values())))
+    return replies
+
+
+def _unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, None]:
     """Yield the first call whose script the server did not know, and all later ones, to keep their order.
 
     The reply that is sent back goes into the reply's place. Every script is safe to repeat.
@@ -157,8 +137,48 @@ def unknown(calls: Sequence[Call], replies: list[Any]) -> Generator[Call, Any, N
         replies[index] = yield calls[index]
 
 
-SEND = Script("send")
-CHECK = CheckScript()
-FORGET_CLIENTS = Script("forget_clients")
-HISTORY = Script("history")
+def _refused(calls: Sequence[Call], replies: list[Any]) -> dict[int, Call]:
+    """Return the calls to make in place of those that were refused, by index."""
+    return {
+        index: Call(script, keys, args)
+        for index, ((refused, keys, args), reply) in enumerate(zip(calls, replies, strict=True))
+        if (script := refused.instead_of(reply))
+    }
+
+
+def _replace(replies: list[Any], indexes: Iterable[int], others: list[Any]) -> None:
+    for index, reply in zip(indexes, others, strict=True):
+        replies[index] = reply
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def _shared_text(package: str, name: str) -> str:
+    own = files(package).joinpath("lua", "shared", f"{name}.lua")
+    return own.read_text("utf-8") if own.is_file() else _text(PACKAGE, f"shared/{name}")
+
+
+def out_of_memory() -> ChatFullError:
+    """Return what Redis out of memory is to a caller who stores."""
+    return ChatFullError(
+        "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
+    )
+
+
+def _is_full(reply: Any) -> bool:
+    return isinstance(reply, OutOfMemoryError)
+
+
+def _has_lost_ids(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("LOST ")
+
+
+READING = ("time", "ids", "stamp", "request", "mending", "entries", "position", "reading", "channels")
+
+SEND = Script("send", "time", "ids", "stamp", "windows", "tokens")
+CHECK = Script("check", *READING, instead=(_is_full, Script("check_known", *READING)))
+HISTORY = Script("history", "newest", instead=(_has_lost_ids, Script("history_lost", "time", "ids", "newest")))
 CLIENTS = Script("clients")
+LEAVE = Script("leave", "time", "ids")

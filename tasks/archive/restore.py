@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from redis.exceptions import OutOfMemoryError
 
 from chat import InvalidArgumentError
-from chat._requests import full
 from chat.store.arguments import shown
 from chat.store.entries import sent_ms_of, time_of
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
-from chat.store.nodes import Command, all_of
-from chat.store.scripts import Script
+from chat.store.nodes import Command, raise_first, run_all
+from chat.store.scripts import Script, out_of_memory
 from tasks.archive.reader import Reader
 from tasks.settings import Settings
 
@@ -129,7 +128,7 @@ class _Channel:
             Command(log, ("LLEN", log)),
             Command(meta, ("HMGET", meta, "epoch", "floor", "unkept")),
         ]
-        base, size, (epoch, floor, unkept) = all_of(client, commands)
+        base, size, (epoch, floor, unkept) = raise_first(run_all(client, commands))
         self._base = None if base is None else int(base)  # id of the newest message that is not stored
         self._top = int(base or 0) + size  # and of the newest that is
         self._epoch = str(epoch or b"", "ascii")
@@ -197,7 +196,7 @@ class _Channel:
         base, log = self._base or 0, self._keys[0]
         below = max(base - last + len(block), 0)  # so many are not stored
         start = last - len(block) + below - base
-        (stored,) = all_of(self._client, [Command(log, ("LRANGE", log, start, last - base - 1))])
+        (stored,) = raise_first(run_all(self._client, [Command(log, ("LRANGE", log, start, last - base - 1))]))
         pairs = zip(block[below:], stored, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         return below + same if same else 0
@@ -233,7 +232,7 @@ class _Channel:
             modes = int(begin), int(foreign), int(self._dry_run)
             (joins,) = RESTORE(self._client, self._keys, (self._name, last, *modes, *block))
         except OutOfMemoryError as error:
-            raise full() from error
+            raise out_of_memory() from error
         return bool(joins)
 
     def _count(self, last: int, count: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
-from chat.store.nodes import Command, all_of
+from chat.store.nodes import Command, raise_first, run_all
 from tasks.cleaning.scripts import NOTE_RUN
 from tasks.cleaning.tally import described
 
@@ -74,7 +74,7 @@ def scheduled_ages(client: Client, keys: Keys, entries: Sequence[str]) -> dict[s
     """
     fields = [f"{entry}:scheduled" for entry in entries]
     commands = [("HMGET", keys.runs, *fields), ("TIME",)]
-    noted, (seconds, microseconds) = all_of(client, [Command(keys.runs, words) for words in commands])
+    noted, (seconds, microseconds) = raise_first(run_all(client, [Command(keys.runs, words) for words in commands]))
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
     stored = {entry: time_of(value, now_ms) for entry, value in zip(entries, noted, strict=True)}
     return {entry: max(0, now_ms - then_ms) / 1000 for entry, then_ms in stored.items() if then_ms is not None}

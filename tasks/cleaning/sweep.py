@@ -15,7 +15,7 @@ from chat.store.arguments import at_least, milliseconds, shown
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import raise_first
-from chat.store.scripts import Script, together
+from chat.store.scripts import Call, Script, call_all
 from tasks.cleaning.handover import HandOver
 from tasks.cleaning.report import Report
 from tasks.cleaning.runs import recorded
@@ -124,7 +124,7 @@ class Sweep:
 
     def _shards_with_work(self, rule: Rule) -> list[int]:
         """Return the shards that have something due by a rule, seen in one round trip."""
-        replies = DUE.each(self._client, [self._due_call(rule, shard, 0, 0, "") for shard in self._shards])
+        replies = call_all(self._client, [Call(DUE, *self._due_call(rule, shard, 0, 0, "")) for shard in self._shards])
         answers = dict(zip(self._shards, replies, strict=True))
         errors = {shard: answer for shard, answer in answers.items() if isinstance(answer, Exception)}
         for shard, error in errors.items():
@@ -161,9 +161,9 @@ class Sweep:
             offset += len(names) if self._dry_run else len(tally.refused.intersection(names))
             names = [name for name in names if name not in tally.refused]
             ids = [handed[name] for name in names if handed]
-            removal = (rule.script, *self._call(rule, shard, names, self._mode(), ids))
-            following = (DUE, *self._due_call(rule, shard, offset, self._batch(), self._owner))
-            removed, reply = together(self._client, [removal, following])
+            removal = Call(rule.script, *self._call(rule, shard, names, self._mode(), ids))
+            following = Call(DUE, *self._due_call(rule, shard, offset, self._batch(), self._owner))
+            removed, reply = call_all(self._client, [removal, following])
             raise_first([removed])
             if not removed:
                 self._stop(shard)

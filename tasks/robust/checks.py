@@ -1,4 +1,4 @@
-"""What worker and beat check when they start: what cannot work ends them with one line, what is risky is a warning."""
+"""Checks at the start of worker and beat: an error of one line for what cannot work, a warning for what is risky."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = get_logger(__name__)
 
 
 def try_destinations(**_: Any) -> None:
-    """Refuse to start when the archive or the hook cannot work here: cleaning would fail, or keep everything.
+    """Refuse to start when the archive or the hook cannot work here, because then cleaning removes nothing.
 
-    Beat needs both as well, as it cleans in its own process while Redis is full.
+    Beat needs both too, because it cleans in its own process while Redis is full.
     """
     settings = Settings.from_env()
     try:
@@ -30,7 +30,7 @@ def try_destinations(**_: Any) -> None:
         if settings.archive.startswith("/"):
             write_into(Path(settings.archive))
     except SettingsError as error:
-        if isinstance(error.__cause__, RedisError):  # a module that asks Redis when it is imported; an outage passes
+        if isinstance(error.__cause__, RedisError):  # the module uses Redis when it is imported; outages end
             log.warning("not tried: %s", error)
             return
         message = f"pollchat: {error}"
@@ -38,10 +38,10 @@ def try_destinations(**_: Any) -> None:
 
 
 def write_into(folder: Path) -> None:
-    """Make a folder as the archive does, and try to write there.
+    """Create the archive's folder if it is missing, and try to write there.
 
     Raises:
-        SettingsError: it cannot be written.
+        SettingsError: the folder cannot be written.
     """
     try:
         Folder(folder).try_to_write()
@@ -51,13 +51,13 @@ def write_into(folder: Path) -> None:
 
 
 def warn_of_names(**_: Any) -> None:
-    """Warn of names in the environment that are no settings."""
+    """Warn of misspelt settings."""
     for line in unknown_names():
         log.warning("%s", line)
 
 
 def warn_of_eviction(**_: Any) -> None:
-    """Warn of an eviction policy that takes queued tasks and messages; managed services may not tell what theirs is."""
+    """Warn if Redis may evict messages and queued tasks. A managed service may not tell its policy."""
     try:
         client, _settings = chat_redis()
         policies = {node.config_get("maxmemory-policy").get("maxmemory-policy", "") for node in nodes(client)}

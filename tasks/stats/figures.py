@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from chat.store.keys import Keys
 from chat.store.layout import confirm_shards
-from chat.store.nodes import Command, all_of, nodes
+from chat.store.nodes import Command, nodes, raise_first, run_all
+from chat.store.scripts import Call, call_all
 from tasks.cleaning.runs import LastRun, last_run, time_of
 from tasks.cleaning.scripts import DUE
 from tasks.settings import Settings
@@ -135,7 +136,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
         updated, meta = keys.of_shard(shard, "updated", "meta")
         commands.append(Command(updated, ("ZCARD", updated)))
         commands.append(Command(meta, ("HMGET", meta, *ACCOUNT, *marks)))
-    record, *replies = all_of(client, commands)
+    record, *replies = raise_first(run_all(client, commands))
     now_ms, memory_used, memory_limit = _servers(client)
     due, overdue_ms = _due(client, keys, rules)
 
@@ -204,7 +205,7 @@ def _due(client: Client, keys: Keys, rules: list[Any]) -> tuple[list[list[int]],
         for shard in range(keys.shards)
         for index, by, limit, _ in rules
     ]
-    replies = DUE.many(client, calls)
+    replies = raise_first(call_all(client, [Call(DUE, *call) for call in calls]))
     width = len(rules)
     due = [[reply[0] for reply in replies[shard * width :][:width]] for shard in range(keys.shards)]
     return due, [max(reply[1] for reply in replies[column::width]) for column in range(width)]

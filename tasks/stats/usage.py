@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chat.store.keys import Keys, decode_name
-from chat.store.nodes import RAW, Command, all_of
-from tasks.settings import QUEUE, Settings
+from chat.store.nodes import RAW, Command, raise_first, run_all
+from tasks.settings import QUEUE, extended
 
 if TYPE_CHECKING:
+    from chat import Settings
     from chat.store.nodes import Client
 
 __all__ = ["Memory", "Queue", "read_fullest", "read_memory", "read_queue"]
@@ -51,7 +52,7 @@ class Queue:
 
 def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
     """Return what the chat's keys take of Redis' memory, by ``MEMORY USAGE``."""
-    settings = settings or Settings()
+    settings = extended(settings)
     keys = Keys(settings.prefix, settings.shards)
     share = -(-SAMPLE // settings.shards)
     commands = []
@@ -60,7 +61,7 @@ def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
         for index in (updated, polled):
             commands += [Command(index, ("ZCARD", index)), Command(index, ("ZRANDMEMBER", index, share))]
         commands += [_usage_of(key) for key in keys.of_shard(shard, *INDEXES, *TOKENS)]
-    replies = iter(all_of(client, commands))
+    replies = iter(raise_first(run_all(client, commands)))
 
     logs: list[tuple[bytes, ...]] = []
     states: list[tuple[bytes, ...]] = []
@@ -81,12 +82,12 @@ def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
 
 def read_fullest(client: Client, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
     """Return the channels with most messages, and how many each holds, fullest first."""
-    settings = settings or Settings()
+    settings = extended(settings)
     keys = Keys(settings.prefix, settings.shards)
     sizes = [key for shard in range(settings.shards) for key in keys.of_shard(shard, "sizes")]
     words = (0, count - 1, "WITHSCORES")
     largest = [Command(key, ("ZREVRANGE", key, *words), RAW | {"withscores": True}) for key in sizes]
-    found = [(decode_name(name), int(size)) for shard in all_of(client, largest) for name, size in shard]
+    found = [(decode_name(name), int(size)) for shard in raise_first(run_all(client, largest)) for name, size in shard]
     return sorted(found, key=lambda channel: (-channel[1], channel[0]))[:count]
 
 
@@ -97,7 +98,7 @@ def read_queue(broker: Client, *, settings: Settings | None = None) -> Queue:
         broker: a client of ``settings.broker_url``.
         settings: the prefix; None for ``Settings()``.
     """
-    settings = settings or Settings()
+    settings = extended(settings)
     pipeline = broker.pipeline(transaction=False)
     pipeline.llen(f"{settings.celery_prefix}{QUEUE}")
     pipeline.hlen(f"{settings.celery_prefix}unacked")
@@ -107,7 +108,8 @@ def read_queue(broker: Client, *, settings: Settings | None = None) -> Queue:
 
 def _mean(client: Client, keys: list[bytes]) -> float:
     """Return the mean size of some keys in bytes, 0 for none."""
-    return sum(size or 0 for size in all_of(client, [_usage_of(key) for key in keys])) / len(keys) if keys else 0.0
+    sizes = raise_first(run_all(client, [_usage_of(key) for key in keys]))
+    return sum(size or 0 for size in sizes) / len(keys) if keys else 0.0
 
 
 def _usage_of(key: bytes) -> Command:

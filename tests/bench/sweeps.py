@@ -10,8 +10,9 @@ from figures import BODY, FORK, Bench
 from port2011 import Port2011
 from seeding import seed, seed_bare, seed_giant, seed_port
 
-from chat import Chat, Settings
+from chat import Chat
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

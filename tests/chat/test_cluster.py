@@ -18,9 +18,10 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from servers import BINARIES, Program, Server, beat, eventually, every, run, worker
 
-from chat import Chat, ChatError, ChecksFailedError, Settings
+from chat import Chat, ChatError, ChecksFailedError
 from chat.store.connect import connect
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:

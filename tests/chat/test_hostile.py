@@ -18,8 +18,9 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from servers import Program, Server, eventually, worker
 
-from chat import AsyncChat, Chat, InvalidArgumentError, Settings, SettingsError
+from chat import AsyncChat, Chat, InvalidArgumentError, SettingsError
 from tasks import cleaning
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

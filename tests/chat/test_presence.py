@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies
+from lab import Lab, bodies, calls
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from chat import Chat, InvalidArgumentError
+from chat.store.nodes import nodes
 from tasks.cleaning import clean_channels, clean_clients
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from chat.store.connect import Client
 
 
@@ -144,6 +149,52 @@ def test_history_begins_where_cleaning_ended(lab: Lab) -> None:
 def test_a_long_history_is_read_whole(lab: Lab) -> None:
     sent = lab.send_all("lobby", 1000)
     assert [message.body for message in lab.chat.read_history("lobby", limit=None)] == sent
+
+
+@contextmanager
+def only_reading(redis: Client) -> Iterator[None]:
+    """Take from everybody the right to write, and that to ask for the keys of a command."""
+    reading = ("-@all", "+@read", "+@connection", "+eval_ro", "+evalsha_ro", "+acl", "resetkeys", "%R~*")
+    for node in nodes(redis):
+        node.execute_command("ACL", "SETUSER", "default", *reading)
+    try:
+        yield
+    finally:
+        for node in nodes(redis):
+            node.execute_command("ACL", "SETUSER", "default", "+@all", "allkeys")
+
+
+def test_a_user_without_the_right_to_write_reads_history_and_clients_in_one_round_trip(lab: Lab) -> None:
+    sent = lab.send_all("lobby", 3)
+    lab.check("bob", "lobby")
+    calls(lab.redis)
+    with only_reading(lab.redis):
+        for _ in range(2):
+            assert [message.body for message in lab.chat.read_history("lobby")] == sent
+            assert [presence.client for presence in lab.chat.clients("lobby")] == ["bob"]
+            assert lab.chat.count_clients("lobby") == 1
+        for refused in (lambda: lab.send("lobby", "x"), lambda: lab.check("bob", "lobby")):
+            with pytest.raises(NoPermissionError):
+                refused()
+    counted = calls(lab.redis)
+    assert (counted["evalsha_ro"], counted["eval_ro"]) == (4, 2)
+    assert not any(name.startswith("command") for name in counted)
+
+
+def test_a_user_without_the_right_to_write_reads_no_history_whose_ids_were_lost(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.redis.delete(lab.key("lobby", "trimmed"))
+    with only_reading(lab.redis), pytest.raises(NoPermissionError):
+        lab.chat.read_history("lobby")
+    assert len(lab.chat.read_history("lobby")) == 3
+
+
+def test_where_the_ids_were_lost_the_next_page_of_a_history_goes_on(lab: Lab) -> None:
+    sent = lab.send_all("lobby", 6)
+    lab.redis.delete(lab.key("lobby", "trimmed"))
+    newest = lab.chat.read_history("lobby", limit=3)
+    older = lab.chat.read_history("lobby", limit=3, before=newest[0].id)
+    assert [message.body for message in older + newest] == sent
 
 
 def test_where_the_ids_were_lost_history_and_checks_agree_on_new_ones(lab: Lab) -> None:

@@ -361,7 +361,7 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
         lab.send_all("lobby", 5)
         program = (
             "import os, signal\n"
-            "from chat import Settings\n"
+            "from tasks.settings import Settings\n"
             "from tasks.archive import destinations\n"
             "from tasks.cleaning import clean_backlog\n"
             "from chat.store.connect import connect\n"

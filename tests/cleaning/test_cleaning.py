@@ -8,12 +8,13 @@ from lab import Lab, at_once, bodies, calls, keys
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from chat import InvalidArgumentError, Settings, ShardsMismatchError
-from chat.store.scripts import together
+from chat import InvalidArgumentError, ShardsMismatchError
+from chat.store.scripts import call_all
 from tasks import cleaning
 from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients
 from tasks.cleaning import sweep as sweeping
 from tasks.cleaning.scripts import DUE
+from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
@@ -631,14 +632,14 @@ def test_a_removal_that_is_repeated_changes_nothing_more(
         for script, *rest in calls[:1] * 2:
             reply = script(client, *rest)
             states.append(contents(lab))
-        return [reply, *together(client, calls[1:])]
+        return [reply, *call_all(client, calls[1:])]
 
     fill(lab, 5)
     for number in range(5):
         lab.aged(f"c{number}", 100)
         if lost:
             lab.redis.delete(lab.key(f"c{number}", lost))
-    monkeypatch.setattr(sweeping, "together", twice)
+    monkeypatch.setattr(sweeping, "call_all", twice)
     clean(lab.redis, **arguments)
     monkeypatch.undo()
     assert states or lost == "sizes"  # that says who is over the backlog

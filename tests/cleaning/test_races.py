@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from chat import Chat, Settings
+from chat import Chat
 from tasks import cleaning
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from servers import Server

@@ -12,7 +12,7 @@ from lab import Lab, bodies
 from redis import Redis
 from servers import ROOT, Program, Server, beat, eventually, every, run, worker
 
-from chat import Settings
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     import subprocess
@@ -226,7 +226,7 @@ def test_celery_takes_every_kind_of_url_the_settings_do(url: str) -> None:
 def test_another_teams_app_takes_the_tasks_and_the_schedule_in(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from celery import Celery\n"
-        "from chat import Settings\n"
+        "from tasks.settings import Settings\n"
         "import tasks\n"
         f"app = Celery('theirs', broker={daemon.server.url!r}, backend={daemon.server.url!r},"
         " include=['tasks.periodic'])\n"

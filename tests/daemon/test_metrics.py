@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from servers import Program, Server, eventually, free_port, run, worker
 
-from chat import Settings
 from tasks.archive.restore import restore
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.metrics import NAMES
 from tasks.schedule import longest_interval
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

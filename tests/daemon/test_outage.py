@@ -13,8 +13,8 @@ from proxy import LossyProxy
 from redis import Redis
 from servers import BINARIES, Program, Server, beat, eventually, every, worker
 
-from chat import Settings
 from tasks import cleaning
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

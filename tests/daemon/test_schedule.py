@@ -12,13 +12,13 @@ from celery.beat import SchedulingError
 from lab import Lab
 from servers import BINARIES, Server, beat, eventually, free_port
 
-from chat import Settings
 from chat.store.connect import connect
 from chat.store.keys import Keys
 from tasks import beat_schedule
 from tasks.cleaning import clean_channels
 from tasks.cleaning.runs import note_scheduled
 from tasks.robust import scheduler
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -141,6 +141,7 @@ def test_a_hook_that_asks_a_redis_that_is_away_does_not_keep_a_worker_from_start
     [
         ("CHAT_BACKLGO", "did you mean CHAT_BACKLOG?"),
         ("CHAT_CLEAN_CLIENT_EVERY", "did you mean CHAT_CLEAN_CLIENTS_EVERY?"),
+        ("CHAT_BROKER_ULR", "did you mean CHAT_BROKER_URL?"),
         ("CHAT_REDIS_URL", "did you mean"),
         ("CHAT_XYZZY_QWERTZ_PLUGH", "see .env.example for the names"),
     ],
@@ -161,7 +162,7 @@ def test_settings_empty_values_and_what_kubernetes_adds_for_a_service_are_no_unk
 
 def test_the_chat_command_warns_of_a_name_in_the_file_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHAT_BACKLGO=7\n")
-    done = run("-m", "chat", "stats", folder=tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+    done = run("-m", "chat", "send", "lobby", "hi", folder=tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
     assert (
         done.stderr.splitlines()[0] == "chat: CHAT_BACKLGO is no setting and does nothing: did you mean CHAT_BACKLOG?"
     )

@@ -20,7 +20,7 @@ from celery.bin.celery import celery
 from flower.options import default_options
 from servers import ROOT, run
 
-from chat import Settings
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,11 +12,13 @@ import pytest
 from lab import Lab
 from servers import ROOT, Server, eventually, run
 
-from chat import Chat, InvalidArgumentError, Settings, sizing
+from chat import Chat, InvalidArgumentError, sizing
 from chat.sizing import Load, size_up
 from chat.store.keys import Keys
-from chat.store.scripts import SEND
+from chat.store.nodes import raise_first
+from chat.store.scripts import SEND, Call, call_all
 from tasks.periodic import TIME_BUDGET
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,9 +51,9 @@ class Scale:
     def send(self, channels: int, messages: int, body: int, name: int) -> None:
         names = [b"%0*d" % (name, number) for number in range(channels)] * messages
         text = b'"' + b"x" * (body - 2) + b'"'
-        calls = [(KEYS.for_send(c), (c, text, os.urandom(12), b"", 0, 86_400_000)) for c in names]
+        calls = [Call(SEND, KEYS.for_send(c), (c, text, os.urandom(12), b"", 0, 86_400_000)) for c in names]
         for start in range(0, len(calls), 1000):
-            SEND.many(self.redis, calls[start : start + 1000])
+            raise_first(call_all(self.redis, calls[start : start + 1000]))
 
     def check(self, channels: int, clients: int, name: int) -> None:
         chat, names = Chat(self.redis), [f"{number:0{name}}" for number in range(channels)]

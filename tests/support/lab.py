@@ -12,11 +12,12 @@ from zlib import crc32
 
 from redis.cluster import RedisCluster
 
-from chat import AsyncChat, Chat, Settings
+from chat import AsyncChat, Chat
 from chat.store.connect import nodes
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_text
 from tasks.archive.reader import Reader
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Read a channel's messages where `trimmed` was lost: give them new ids, that the next page, send and check go by too.
+-- time.lua, ids.lua and newest.lua stand in front.
+--
+-- KEYS  as of history.lua
+-- ARGV  as of history.lua
+-- Returns as history.lua
+local log, trimmed, meta = unpack(KEYS)
+local channel, limit, before, longest = unpack(ARGV)
+
+local base = tonumber(redis.call('HGET', trimmed, channel)) or begin(trimmed, meta, channel, true)
+return newest(log, base, limit, before, longest)

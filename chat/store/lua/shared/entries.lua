@@ -1,0 +1,20 @@
+-- The entries of the logs that a call reads, about 1 MB for all of them.
+--
+-- Needs    longest          bytes of the longest entry that is allowed
+-- Defines  add_entries(reply, log, from, to)   add the entries from one index to before another, or the first of them
+--                                              but at least one; return how many
+local room = 1e6 -- bytes of entries that this call still gives
+local EACH = 100 -- bytes that take as long as an entry does beside its text
+local STEP = 16 -- entries read at a time, as other senders may be allowed longer ones
+
+local function add_entries(reply, log, from, to)
+  local begin = from
+  while from < to and (room > 0 or from == begin) do
+    local fitting = math.max(1, math.min(STEP, math.floor(room / longest))) -- as many as surely fit in
+    for _, entry in ipairs(redis.call('LRANGE', log, from, math.min(from + fitting, to) - 1)) do
+      reply[#reply + 1] = entry
+      from, room = from + 1, room - #entry - EACH
+    end
+  end
+  return from - begin
+end

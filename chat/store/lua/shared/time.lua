@@ -1,0 +1,8 @@
+-- The server's time, read once for all that a script does.
+--
+-- Defines  time             seconds and microseconds, as TIME returns them
+--          now_ms           ms since 1970
+--          AHEAD_MS         a stamp further ahead than this is of a clock that was wrong: it counts as now
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local AHEAD_MS = 3600e3
