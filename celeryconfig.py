@@ -73,7 +73,7 @@ task_track_started = True
 
 # Celery's scheduler keeps a file, which can be corrupted and needs a writable folder. This one keeps in Redis when each
 # run was last scheduled, and cleans in beat's own process when Redis is too full for a task.
-beat_scheduler = "tasks.robust.scheduler:Scheduler"
+beat_scheduler = f"{__name__.replace('celeryconfig', 'tasks')}.robust.scheduler:Scheduler"
 beat_max_loop_interval = 5  # seconds; with the default of 300 beat answers a signal or a changed clock late
 beat_enable_remote_control = True  # beat answers a ping: `celery -A tasks health beat --ping`
 timezone = "UTC"  # of cron expressions

@@ -35,3 +35,6 @@ __all__ = [
     "SettingsError",
     "ShardsMismatchError",
 ]
+
+for _name in __all__:  # errors, repr() and help() name the module to import from
+    globals()[_name].__module__ = __name__

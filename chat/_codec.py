@@ -1,4 +1,4 @@
-"""What the scripts reply, as callers get it; and cursors, which callers keep for them."""
+"""Decode what the scripts reply; encode and decode cursors."""
 
 from __future__ import annotations
 

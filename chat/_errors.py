@@ -1,4 +1,4 @@
-"""Every error the chat raises of its own.
+"""The errors that the chat raises.
 
 ::
 
@@ -13,12 +13,12 @@
     ├── SettingsError          ValueError
     └── ShardsMismatchError    RuntimeError
 
-Redis unreachable is not among them: redis-py's own ``ConnectionError`` and ``TimeoutError`` pass through.
+When Redis cannot be reached, redis-py's own ``ConnectionError`` and ``TimeoutError`` pass through.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.exceptions import OutOfMemoryError
 
@@ -51,17 +51,20 @@ class ChatClosedError(ChatError, RuntimeError):
     def __init__(self) -> None:
         super().__init__("the chat is closed, calls must come before its close() or aclose(): make another one")
 
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
 
 class ChatFullError(ChatError, OutOfMemoryError):
-    """Raised when Redis has no memory left for a message or a new client: nothing of it was stored."""
+    """Raised when Redis has no memory left for a message or a new client: it was not stored."""
 
 
 class ChecksFailedError(ChatError, RuntimeError):
     """Raised when some of many channels could not be checked: a server of a cluster was away, say.
 
     Attributes:
-        checks: those of the other channels, by name; their messages count as read.
-        errors: why not, by channel.
+        checks: of the other channels, by name; their messages count as read.
+        errors: of the channels that could not be checked, by name.
     """
 
     def __init__(self, checks: Mapping[str, Check], errors: Mapping[str, Exception]) -> None:
@@ -70,9 +73,12 @@ class ChecksFailedError(ChatError, RuntimeError):
         super().__init__(f"{len(errors)} of {count} channels could not be checked; {channel!r} first: {error}")
         self.checks, self.errors = checks, errors
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), (self.checks, self.errors)
+
 
 class InvalidArgumentError(ChatError, ValueError):
-    """Raised for an argument that cannot be meant, before Redis is touched."""
+    """Raised for an argument that is not allowed, before Redis is asked."""
 
 
 class InvalidCursorError(InvalidArgumentError):
@@ -84,7 +90,7 @@ class MessageTooLongError(InvalidArgumentError):
 
 
 class KeyReusedError(ChatError, ValueError):
-    """Raised when a ``key`` comes again with another body: nothing was stored."""
+    """Raised when a ``key`` is used again with another body: nothing was stored."""
 
 
 class SettingsError(ChatError, ValueError):
@@ -92,4 +98,4 @@ class SettingsError(ChatError, ValueError):
 
 
 class ShardsMismatchError(ChatError, RuntimeError):
-    """Raised when the data in Redis lies in another number of shards than ``CHAT_SHARDS``."""
+    """Raised when the data in Redis is stored in another number of shards than ``CHAT_SHARDS``."""

@@ -14,6 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from chat._codec import decode_check, decode_cursor
 from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
 from chat._values import Check, Message
+from chat.settings import Settings
 from chat.store.arguments import MOST, at_least, name_of, shown
 from chat.store.entries import canonical, encode_body, time_of
 from chat.store.keys import Keys, decode_name
@@ -21,8 +22,6 @@ from chat.store.scripts import CHECK, HISTORY, LEAVE, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from chat.settings import Settings
 
 __all__ = ["PAGE", "Checking", "Many", "Requests", "Sending"]
 
@@ -122,10 +121,17 @@ class Many(NamedTuple):
 
 
 class Requests:
-    """The requests of one chat: arguments are held against what is allowed, then ready for its scripts."""
+    """The requests of one chat: arguments are held against what is allowed, then ready for its scripts.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Raises:
+        InvalidArgumentError: the settings are none.
+    """
+
+    def __init__(self, settings: Settings | None) -> None:
+        if not (settings is None or isinstance(settings, Settings)):
+            message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
+            raise InvalidArgumentError(message)
+        self.settings = settings = settings or Settings()
         self._dedupe_ms = settings.dedupe_seconds * 1000
         self._longest = settings.max_message_bytes + STAMP
         self.keys = Keys(settings.prefix, settings.shards)
@@ -133,7 +139,7 @@ class Requests:
     def send(self, channel: str, body: Any, key: str | None) -> Sending:
         """Return a message to send."""
         name = name_of("channel name", channel)
-        encoded = encode_body(body, self._settings.max_message_bytes)
+        encoded = encode_body(body, self.settings.max_message_bytes)
         if key is None:
             token = os.urandom(12)
             digests: tuple[bytes, ...] = (b"",)
@@ -142,7 +148,7 @@ class Requests:
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
             # The second is what the version before stored, where the order of an object's names counted.
             digests = _digest(canonical(encoded)), _digest(encoded)
-        args = (name, encoded, token, digests[0], self._settings.hard_backlog, self._dedupe_ms)
+        args = (name, encoded, token, digests[0], self.settings.hard_backlog, self._dedupe_ms)
         return Sending(self.keys.for_send(name), args, channel, body, key, digests)
 
     def check(self, client: str, channel: str, limit: int | None, after: str | None, history: int) -> Checking:

@@ -1,4 +1,4 @@
-"""What callers hold in their hands: messages, checks, and who is connected."""
+"""The values that calls return: messages, checks, and who is connected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three tasks. Each is one call of ``tasks.periodic`` and one log line; rules and limits live there."""
+"""The three Celery tasks: each runs one sweep of ``tasks.cleaning``, where the rules are, and logs its report."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 __all__ = ["clean_backlog", "clean_channels", "clean_clients"]
 
-TIME_BUDGET = 40  # seconds; below the soft time limit of celeryconfig, so that a sweep ends by itself
-# Celery raises it wherever a task happens to be, in a function of the user's as well, and it is an Exception like any
-# other. `chat` knows no Celery, so it is told here what ends a run.
+TIME_BUDGET = 40  # seconds; below celeryconfig's soft time limit, so that a sweep ends by itself
+# Celery raises this Exception wherever a task happens to be, in a user's function too. A sweep must not treat it as a
+# failure of that function, and `tasks.cleaning` knows no Celery.
 ENDS = (SoftTimeLimitExceeded,)
-OURS = {"client", "time_budget", "progress", "settings", "ends"}  # arguments that callers of a task do not set
+RESERVED = {"client", "time_budget", "progress", "settings", "ends"}  # arguments of a sweep that no caller may set
 
 log = get_task_logger(__name__)
 
 
-class Told(UserDict[str, Any]):
-    """A report as a task's result: a JSON object where it is stored, one readable line in Flower and in the log."""
+class TaskResult(UserDict[str, Any]):
+    """A report as a task's result: stored as a JSON object, shown as one line by Flower and in the log."""
 
     def __init__(self, report: cleaning.Report) -> None:
         super().__init__(dataclasses.asdict(report))
-        self._line = str(report).removeprefix(f"{report.sweep}: ")  # the task's name stands beside it
+        self._line = str(report).removeprefix(f"{report.sweep}: ")  # Flower and the log name the task
 
     def __repr__(self) -> str:
         """Return what Celery's events and log show of a result."""
@@ -56,52 +56,54 @@ class Told(UserDict[str, Any]):
 
 
 class BadOverrideError(ClickException, InvalidArgumentError):
-    """Raised by a task for an argument that is not allowed: ``celery result`` prints a click exception in one line."""
+    """Raised by a task for an argument that is not allowed: a click exception is one line in ``celery result``."""
 
 
-# A bad argument is the caller's: one line in the log, no traceback, no retry.
+# Errors of the chat, such as a bad argument, are one line in the log, without a traceback.
 sweep_task = partial(shared_task, bind=True, throws=(ChatError,))
 
 
 @sweep_task(name="tasks.clean_channels")
-def clean_channels(self: Task, *args: Any, **overrides: Any) -> Told:
+def clean_channels(self: Task, *args: Any, **overrides: Any) -> TaskResult:
     """Remove idle channels. Overrides: channel_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_channels, args, overrides)
 
 
 @sweep_task(name="tasks.clean_backlog")
-def clean_backlog(self: Task, *args: Any, **overrides: Any) -> Told:
+def clean_backlog(self: Task, *args: Any, **overrides: Any) -> TaskResult:
     """Trim channels to their backlog. Overrides: backlog, message_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_backlog, args, overrides)
 
 
 @sweep_task(name="tasks.clean_clients")
-def clean_clients(self: Task, *args: Any, **overrides: Any) -> Told:
+def clean_clients(self: Task, *args: Any, **overrides: Any) -> TaskResult:
     """Forget expired clients. Overrides: client_timeout, shards, dry_run."""
     return _sweep(self, cleaning.clean_clients, args, overrides)
 
 
-def _sweep(task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]) -> Told:
-    """Be the body of a task: run its sweep, log its report and return it as JSON."""
+def _sweep(
+    task: Task, clean: Callable[..., cleaning.Report], args: tuple[Any, ...], overrides: dict[str, Any]
+) -> TaskResult:
+    """Run the sweep of a task, log its report and return it."""
 
     def progress(done: int, total: int) -> None:
-        with suppress(OperationalError, RedisError):  # nobody's progress bar stops a sweep
-            # Flower shows of an event what a task has fields for: `result` holds the report later.
+        with suppress(OperationalError, RedisError):  # a failed progress update must not abort the sweep
+            # Flower shows only the fields that it knows of a task: `result` is free until the report comes.
             shown = f"{done:,} of {total:,} channels ({done / max(1, total):.0%})"
             task.send_event("task-progress", done=done, total=total, result=shown)
-            if task.request.id and not task.request.ignore_result:  # for the command that waits for the report
+            if task.request.id and not task.request.ignore_result:  # the clean command shows it
                 meta = {"done": done, "total": total, "hostname": task.request.hostname}
                 task.update_state(state="PROGRESS", meta=meta)
 
     try:
-        report = run(clean, overrides, *args, progress=progress)
+        report = run_sweep(clean, overrides, *args, progress=progress)
     except InvalidArgumentError as error:
         raise BadOverrideError(str(error)) from None
     log.info("%s", report)
-    return Told(report)
+    return TaskResult(report)
 
 
-def run(
+def run_sweep(
     clean: Callable[..., cleaning.Report],
     overrides: dict[str, Any],
     *args: Any,
@@ -111,9 +113,9 @@ def run(
     """Run a sweep with the settings of this process and the overrides of this call.
 
     Raises:
-        InvalidArgumentError: an argument that the sweep has not, or a value that is not allowed.
+        InvalidArgumentError: an argument that the sweep does not take, or a value that is not allowed.
     """
-    allowed = sorted(set(inspect.signature(clean).parameters) - OURS)
+    allowed = sorted(set(inspect.signature(clean).parameters) - RESERVED)
     unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
     if unknown:
         message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"
@@ -124,6 +126,6 @@ def run(
 
 @cache
 def chat_redis() -> tuple[Client, Settings]:
-    """Return this process's client and settings, made at its first task: after the fork, not before."""
+    """Return this process's client and settings, made at its first task: a connection must not cross the fork."""
     settings = Settings.from_env()
     return connect(settings.redis_url), settings

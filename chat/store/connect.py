@@ -18,13 +18,12 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from chat._errors import InvalidArgumentError
-from chat.settings import Settings
 from chat.store.explain import explain_cluster
 from chat.store.nodes import AsyncClient, Client, nodes
-from chat.store.retry import AsyncOneRetry, ExplainingAsyncRetry, ExplainingRetry, OneRetry
+from chat.store.retry import AsyncSharedRetry, ExplainingAsyncRetry, ExplainingRetry, SharedRetry
 from chat.store.urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["AsyncClient", "Client", "confirm_arguments", "connect", "connect_async", "nodes", "stop_retrying"]
+__all__ = ["AsyncClient", "Client", "confirm_client", "connect", "connect_async", "nodes", "stop_retrying"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -32,7 +31,7 @@ TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not 
 
 
 class Cluster(RedisCluster):
-    """redis-py's client of a cluster, that pauses between attempts, and says "unreachable" as a client of one does."""
+    """redis-py's client of a cluster, with pauses between attempts, and the errors of a client of one server."""
 
     def __init__(self, patience: Retry, **options: Any) -> None:
         self.patience = patience
@@ -53,14 +52,14 @@ class Cluster(RedisCluster):
 
 
 class AsyncCluster(redis_asyncio.RedisCluster):
-    """The same of ``redis.asyncio``."""
+    """`Cluster` for ``redis.asyncio``."""
 
     def __init__(self, patience: AsyncRetry, **options: Any) -> None:
         self.patience = patience
         super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
 
     async def initialize(self, *args: Any, **options: Any) -> Any:
-        """Find out who has which slots; done by the first command."""
+        """Ask which node has which slots; the first command does so."""
         try:
             return await super().initialize(*args, **options)
         except (RedisClusterException, IndexError) as error:
@@ -84,14 +83,14 @@ class AsyncCluster(redis_asyncio.RedisCluster):
             raise explain_cluster(error) from error
 
     async def aclose(self) -> None:
-        """Close all connections; redis-py closes none while it is about to ask for the nodes anew."""
+        """Close all connections; redis-py leaves them open while it is about to ask for the nodes again."""
         await super().aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")
 
 
 class AsyncPrimary(redis_asyncio.Redis):
-    """A client of the primary that sentinels name: closing it closes theirs, too."""
+    """A client of the primary that sentinels name; closing it also closes the connections to them."""
 
     async def aclose(self, *args: Any, **options: Any) -> None:
         """Close all connections."""
@@ -102,13 +101,13 @@ class AsyncPrimary(redis_asyncio.Redis):
 
 
 def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Client:
-    """Return a client for `url` that repeats a command whose reply was lost, a few times within about a second.
+    """Return a client for `url` that retries a command whose reply was lost, a few times within about a second.
 
-    ``Redis.from_url`` has no retry of its own in redis-py 8. Repeating is safe: each call carries a token.
+    ``Redis.from_url`` has no retry of its own in redis-py 8. Retrying is safe: each call carries a token.
 
     Args:
-        url: as for ``REDIS_URL``: one server, sentinels or a cluster.
-        retries: of a command, at most.
+        url: of one server, sentinels or a cluster, in a form that ``REDIS_URL`` may have.
+        retries: of one command at most.
         timeout: seconds for a connection, and for a reply.
 
     Raises:
@@ -118,8 +117,8 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
     place, timeouts = parse_place(url), _timeouts(timeout)
     pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
-        some = [ClusterNode(host, port) for host, port in place.hosts]
-        return Cluster(OneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+        startup = [ClusterNode(host, port) for host, port in place.hosts]
+        return Cluster(SharedRetry(pauses, retries), startup_nodes=startup, **timeouts, **place.options)
     retry = ExplainingRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = Sentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
@@ -129,12 +128,12 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
 
 
 def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> AsyncClient:
-    """Return a client of ``redis.asyncio`` as `connect` does; even a cluster is first asked when used."""
+    """Return a client of ``redis.asyncio``; the first command connects, also to a cluster. See `connect`."""
     place, timeouts = parse_place(url), _timeouts(timeout)
     pauses = ExponentialWithJitterBackoff(base=FIRST_PAUSE, cap=LONGEST_PAUSE)
     if place.form == CLUSTER:
-        some = [AsyncClusterNode(host, port) for host, port in place.hosts]
-        return AsyncCluster(AsyncOneRetry(pauses, retries), startup_nodes=some, **timeouts, **place.options)
+        startup = [AsyncClusterNode(host, port) for host, port in place.hosts]
+        return AsyncCluster(AsyncSharedRetry(pauses, retries), startup_nodes=startup, **timeouts, **place.options)
     retry = ExplainingAsyncRetry(pauses, retries)
     if place.form == SENTINEL:
         sentinel = AsyncSentinel(place.hosts, sentinel_kwargs=place.sentinel_options | timeouts)
@@ -143,39 +142,39 @@ def connect_async(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT)
     return redis_asyncio.Redis.from_url(place.url, retry=retry, **timeouts)
 
 
-def confirm_arguments(client: Any, settings: Any, *, asynchronous: bool) -> None:
-    """Check the arguments of a chat.
+def confirm_client(client: Any, *, asynchronous: bool = False, use: str = "", other: str = "") -> None:
+    """Check that a client is one of redis-py's.
 
     Anything with redis-py's ``execute_command`` counts as a client, so wrappers and test doubles are accepted.
 
+    Args:
+        client: what a caller passed.
+        asynchronous: whether it must be one of ``redis.asyncio``.
+        use: what the error recommends.
+        other: what the error recommends besides, where the client is of the other kind.
+
     Raises:
-        InvalidArgumentError: not a client, a sync client in place of an async one or the reverse, or not settings.
+        InvalidArgumentError: it is none, or a sync client in place of an async one or the reverse.
     """
     command = None if isinstance(client, type) else getattr(client, "execute_command", None)
-    awaits = iscoroutinefunction(command)
-    if asynchronous:
-        allowed, other, face, wrong = "redis.asyncio.Redis", "Chat", "AsyncChat", isinstance(client, Client)
-    else:
-        allowed, other, face, wrong = "redis.Redis", "AsyncChat", "Chat", awaits
-    if not callable(command) or wrong:
+    is_other = isinstance(client, Client) if asynchronous else iscoroutinefunction(command)
+    if not callable(command) or is_other:
         kind = client if isinstance(client, type) else type(client)
         was = f"{'the class' if kind is client else 'a'} {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
-        instead = f"use {other}, or " if wrong else "use "
-        message = f"client is {was}, must be a {allowed} or RedisCluster: {instead}{face}.from_url(url)"
-        raise InvalidArgumentError(message)
-    if not (settings is None or isinstance(settings, Settings)):
-        message = f"settings are a {type(settings).__name__}, must be chat.Settings(...), or None for the defaults"
+        hint = ", or ".join(filter(None, (other if is_other else "", use)))
+        allowed = "redis.asyncio.Redis" if asynchronous else "redis.Redis"
+        message = f"client is {was}, must be a {allowed} or RedisCluster{hint and f': use {hint}'}"
         raise InvalidArgumentError(message)
 
 
 def stop_retrying(client: Client | AsyncClient) -> None:
-    """Let a client of `connect` or `connect_async` repeat nothing more, also what it is about to repeat."""
+    """Stop the retries of a client of `connect` or `connect_async`, also those under way."""
     retry: Any = None
     if isinstance(client, Cluster | AsyncCluster):
         retry = client.patience
     elif isinstance(client, Redis | redis_asyncio.Redis):
         retry = client.get_retry()
-    if isinstance(retry, OneRetry | AsyncOneRetry):
+    if isinstance(retry, SharedRetry | AsyncSharedRetry):
         retry.update_retries(0)
 
 

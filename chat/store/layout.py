@@ -1,4 +1,4 @@
-"""The number of shards is part of how the data lies: fixed once, the same for every process."""
+"""The number of shards is part of the layout in Redis: the first process fixes it, all others must have the same."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ if TYPE_CHECKING:
 __all__ = ["confirm_shards", "confirm_shards_async"]
 
 
-def confirm_shards(client: Client, keys: Keys, *, fix: bool) -> None:
+def confirm_shards(client: Client, keys: Keys, *, create: bool) -> None:
     """Compare the number of shards with the one in Redis.
 
     Args:
-        client: where the data lies.
-        keys: the layout this process means to use.
-        fix: write the number where there is none yet.
+        client: of the Redis that holds the data.
+        keys: the layout of this process.
+        create: store its number of shards where there is none yet.
 
     Raises:
         ShardsMismatchError: Redis has another number.
     """
     stored = client.get(keys.layout)
-    if stored is None and fix:
+    if stored is None and create:
         client.set(keys.layout, keys.shards, nx=True)
         stored = client.get(keys.layout)
-    _hold(stored, keys)
+    _compare(stored, keys)
 
 
 async def confirm_shards_async(client: AsyncClient, keys: Keys) -> None:
-    """Do as `confirm_shards` does to store, through a client of ``redis.asyncio``."""
+    """See `confirm_shards`, with ``create=True`` and a client of ``redis.asyncio``."""
     stored = await client.get(keys.layout)
     if stored is None:
         await client.set(keys.layout, keys.shards, nx=True)
         stored = await client.get(keys.layout)
-    _hold(stored, keys)
+    _compare(stored, keys)
 
 
-def _hold(stored: Any, keys: Keys) -> None:
-    """Hold the number of shards that Redis has, None where it has none yet, against a layout.
+def _compare(stored: Any, keys: Keys) -> None:
+    """Compare the number of shards that is stored, None where there is none yet, with that of a layout.
 
     Raises:
-        ShardsMismatchError: it is another number.
+        ShardsMismatchError: they differ.
     """
     if stored is not None and int(stored) != keys.shards:
         message = (

@@ -86,7 +86,7 @@ def run(client: Client, command: Command) -> Any:
     redis-py's clients of a cluster find the keys of EVALSHA by themselves, but ask the server for those of EVALSHA_RO
     before each call.
     """
-    if isinstance(client, RedisCluster) and command.words[0].endswith("_RO"):
+    if command.words[0].endswith("_RO") and isinstance(client, RedisCluster):
         return raise_first(run_all(client, [command]))[0]
     execute: Any = client.execute_command
     return execute(*command.words, **command.options)
@@ -94,7 +94,7 @@ def run(client: Client, command: Command) -> Any:
 
 async def run_async(client: AsyncClient, command: Command) -> Any:
     """Run a command as `run` does, through a client of ``redis.asyncio``."""
-    if isinstance(client, redis_asyncio.RedisCluster) and command.words[0].endswith("_RO"):
+    if command.words[0].endswith("_RO") and isinstance(client, redis_asyncio.RedisCluster):
         return raise_first(await run_all_async(client, [command]))[0]
     return await client.execute_command(*command.words, **command.options)
 

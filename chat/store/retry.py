@@ -1,4 +1,4 @@
-"""How the clients that we make repeat a command: one policy for all connections, that can be stopped and explains."""
+"""How the clients of `connect` retry a command: one policy for all their connections, which can be stopped."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from redis.retry import Retry
 
 from chat.store.explain import explain_server
 
-__all__ = ["AsyncOneRetry", "ExplainingAsyncRetry", "ExplainingRetry", "OneRetry"]
+__all__ = ["AsyncSharedRetry", "ExplainingAsyncRetry", "ExplainingRetry", "SharedRetry"]
 
 
-class OneRetry(Retry):
-    """A retry that a client's connections share, where redis-py would copy it: it can be stopped for all of them."""
+class SharedRetry(Retry):
+    """A retry that all connections of a client share, where redis-py would copy it: stopping it stops them all."""
 
-    def __deepcopy__(self, _: object) -> OneRetry:
+    def __deepcopy__(self, _: object) -> SharedRetry:
         return self
 
 
-class AsyncOneRetry(AsyncRetry):
-    """`OneRetry` for ``redis.asyncio``."""
+class AsyncSharedRetry(AsyncRetry):
+    """`SharedRetry` for ``redis.asyncio``."""
 
-    def __deepcopy__(self, _: object) -> AsyncOneRetry:
+    def __deepcopy__(self, _: object) -> AsyncSharedRetry:
         return self
 
 
-class ExplainingRetry(OneRetry):
-    """Explains what it raises. Every command and connection attempt of one server's client uses it."""
+class ExplainingRetry(SharedRetry):
+    """A retry that explains its errors, for every command and connection attempt of one server's client."""
 
     def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run `do`, and again when it fails."""
+        """Call a function until it succeeds or the attempts are over."""
         try:
             return super().call_with_retry(*args, **options)
         except RedisError as error:
@@ -39,11 +39,11 @@ class ExplainingRetry(OneRetry):
             raise
 
 
-class ExplainingAsyncRetry(AsyncOneRetry):
+class ExplainingAsyncRetry(AsyncSharedRetry):
     """`ExplainingRetry` for ``redis.asyncio``."""
 
     async def call_with_retry(self, *args: Any, **options: Any) -> Any:
-        """Run `do`, and again when it fails."""
+        """Call a function until it succeeds or the attempts are over."""
         try:
             return await super().call_with_retry(*args, **options)
         except RedisError as error:

@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from chat._errors import ChatFullError
 from chat.store.nodes import (
+    RAW,
     AsyncClient,
     Client,
     Command,
@@ -69,35 +70,48 @@ class Script:
         first, own = _text(package, name).split("\n", 1)
         self.source = "\n".join([first, *(_shared_text(package, part) for part in shared), own])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        self._suffix = "_RO" if "no-writes" in first else ""
+        self._writes = "no-writes" not in first
+        suffix = "" if self._writes else "_RO"
+        self._by_sha, self._by_source = f"EVALSHA{suffix}", f"EVAL{suffix}"
         self._instead = instead
 
     def __call__(self, client: Client, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script in one round trip; in two when the server has not seen it yet."""
-        reply = answer(self.attempts(keys, args), lambda command: run(client, command))
+        try:
+            if self._writes:  # as `run` does, in 2 us less: a twentieth of a send's time in the client
+                execute: Any = client.execute_command
+                return execute(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
+            return run(client, self.command(keys, args))
+        except ResponseError as error:
+            reply = answer(self.steps(error, keys, args), lambda command: run(client, command))
         return raise_first([reply])[0]
 
     async def run_async(self, client: AsyncClient, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script as a call does, through a client of ``redis.asyncio``."""
-        reply = await answer_async(self.attempts(keys, args), lambda command: run_async(client, command))
+        try:
+            if self._writes:
+                return await client.execute_command(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
+            return await run_async(client, self.command(keys, args))
+        except ResponseError as error:
+            reply = await answer_async(self.steps(error, keys, args), lambda command: run_async(client, command))
         return raise_first([reply])[0]
 
     def command(self, keys: Sequence[bytes], args: Iterable[Any]) -> Command:
         """Return the first command of a call."""
-        return Command(keys[0], (f"EVALSHA{self._suffix}", self.sha, len(keys), *keys, *args))
+        return Command(keys[0], (self._by_sha, self.sha, len(keys), *keys, *args))
 
     def instead_of(self, reply: Any) -> Script | None:
         """Return the script to call after a reply, if there is one."""
         refused, script = self._instead or (None, None)
         return script if refused and refused(reply) else None
 
-    def attempts(self, keys: Sequence[bytes], args: Iterable[Any]) -> Generator[Command, Any, Any]:
-        """Yield the commands of a call until one is answered; the reply, or an error, is sent back."""
-        reply = yield self.command(keys, args)
+    def steps(self, reply: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Generator[Command, Any, Any]:
+        """Yield the commands that follow the first reply of a call; each reply, or an error, is sent back."""
         if isinstance(reply, NoScriptError):
-            reply = yield Command(keys[0], (f"EVAL{self._suffix}", self.source, len(keys), *keys, *args))
+            reply = yield Command(keys[0], (self._by_source, self.source, len(keys), *keys, *args))
         if script := self.instead_of(reply):
-            reply = yield from script.attempts(keys, args)
+            reply = yield script.command(keys, args)
+            reply = yield from script.steps(reply, keys, args)
         return reply
 
 

@@ -1,4 +1,4 @@
-"""Where Redis is: one server, a primary that sentinels name, or a cluster, each by its form of URL."""
+"""URLs of one server, of a primary that sentinels name, or of a cluster: parse them, redact their secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECRETS = {"sentinel_password", "sentinel_username", "ssl_password"}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a URL says.
+    """The parts of a URL.
 
     Attributes:
         form: SERVER, SENTINEL or CLUSTER.
@@ -60,10 +60,10 @@ class Place:
 
 
 def parse_place(url: str) -> Place:
-    """Return what a URL says.
+    """Return the parts of a URL.
 
     Raises:
-        InvalidArgumentError: it is none of the forms.
+        InvalidArgumentError: it has none of the forms.
     """
     try:
         return _parse(url)
@@ -74,7 +74,7 @@ def parse_place(url: str) -> Place:
 
 
 def password_hint(url: Any) -> str:
-    """Return what to add to the refusal of a URL with a password, which is refused for that password perhaps."""
+    """Return what to add to the refusal of a URL with a password, which may be the reason."""
     is_likely = isinstance(url, str) and "@" in url and "://" in url
     return "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if is_likely else ""
 

@@ -14,54 +14,30 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat._errors import ChatClosedError, InvalidArgumentError
+from chat._errors import ChatClosedError
 from chat.store.nodes import CUT_OFF
+from chat.waiting.servers import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from chat.store.nodes import AsyncClient, Client
 
-__all__ = ["CLOSING", "GONE", "AsyncGate", "Gate", "connections_of", "pool_to_wait_with", "share_of_waiters"]
+__all__ = ["CLOSE_TIMEOUT", "DISCONNECTED", "AsyncGate", "Gate"]
 
-CONNECTIONS = 96  # of the 100 of redis-py's pool; the others are for subscriptions
-PATIENCE = 5  # seconds that a call waits for a free connection
-CLOSING = 1  # seconds that calls under way may take to end once the chat is closed
+POOL_TIMEOUT = 5  # seconds that a call waits for a free connection
+CLOSE_TIMEOUT = 1  # seconds that calls under way may take to end once the chat is closed
 
-GONE = (RedisConnectionError, RedisTimeoutError, OSError)
-
-
-def connections_of(client: Any) -> int:
-    """Return how many calls a client's pool can serve at a time."""
-    most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
-    if not isinstance(most, int):  # a cluster's client, with a pool for each server; or a wrapper
-        return CONNECTIONS
-    return max(1, min(CONNECTIONS, most - 2))
+DISCONNECTED = (RedisConnectionError, RedisTimeoutError, OSError)
+CLOSED_MEANWHILE = (*DISCONNECTED, *CUT_OFF)  # what a call raises when the chat is closed during it
 
 
-def share_of_waiters(client: Any) -> int:
-    """Return how many of these may be checks of waiters, so that other calls do not queue behind them."""
-    return max(1, connections_of(client) // 3)
-
-
-def pool_to_wait_with(client: Any) -> Any:
-    """Return the pool of a client, which has a connection for wake-ups beside one for a call.
-
-    Raises:
-        InvalidArgumentError: it has not.
-    """
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:
-        message = f"client is a {type(client).__name__} without connection_pool, must be redis-py's own client to wait"
-        raise InvalidArgumentError(message)
-    if getattr(pool, "max_connections", None) == 1:
-        message = "max_connections of the client is 1, must be at least 2 to wait: one connection hears of sends"
-        raise InvalidArgumentError(message)
-    return pool
+def _all_in_use(limit: int) -> MaxConnectionsError:
+    return MaxConnectionsError(f"all {limit} connections were in use for {POOL_TIMEOUT} seconds")
 
 
 class Gate:
-    """Lets so many calls to Redis through at a time, first come, first served, and none once `closed` is set."""
+    """Admits so many calls to Redis at a time, first come, first served, and none once `closed` is set."""
 
     def __init__(self, client: Client) -> None:
         self.closed = threading.Event()
@@ -77,16 +53,15 @@ class Gate:
     def __enter__(self) -> None:
         if self._process != os.getpid():  # a fork takes no threads along, and so nobody who would leave
             self._begin()
-        if not self._take(PATIENCE):
-            message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
-            raise MaxConnectionsError(message)
+        if not self._take(POOL_TIMEOUT):
+            raise _all_in_use(self._limit)
         if self.closed.is_set():
             self._give_back()
             raise ChatClosedError
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._give_back()
-        if self.closed.is_set() and isinstance(error, (*GONE, *CUT_OFF)):
+        if self.closed.is_set() and isinstance(error, CLOSED_MEANWHILE):
             raise ChatClosedError from error
 
     def drain(self, until: float) -> None:
@@ -102,16 +77,16 @@ class Gate:
             if self._free:
                 self._free -= 1
                 return True
-            turn = threading.Lock()
-            turn.acquire()
-            self._queue.append(turn)
-        if turn.acquire(timeout=seconds):
+            admitted = threading.Lock()
+            admitted.acquire()
+            self._queue.append(admitted)
+        if admitted.acquire(timeout=seconds):
             return True
         with self._lock:
-            if turn in self._queue:
-                self._queue.remove(turn)
+            if admitted in self._queue:
+                self._queue.remove(admitted)
                 return False
-        return True  # it came at the last moment
+        return True  # admitted at the last moment
 
     def _give_back(self) -> None:
         with self._lock:
@@ -122,7 +97,7 @@ class Gate:
 
 
 class AsyncGate:
-    """Lets so many calls to Redis through at a time, and none once `closed` is set."""
+    """Admits so many calls to Redis at a time, and none once `closed` is set."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.closed = asyncio.Event()
@@ -134,12 +109,12 @@ class AsyncGate:
 
         Raises:
             ChatClosedError: the gate is closed, or was closed meanwhile and took the connection away.
-            redis.exceptions.MaxConnectionsError: no connection became free for PATIENCE seconds.
+            redis.exceptions.MaxConnectionsError: no connection became free for POOL_TIMEOUT seconds.
         """
         await self._enter()
         try:
             return await _uninterrupted(work, *args)
-        except (*GONE, *CUT_OFF) as error:
+        except CLOSED_MEANWHILE as error:
             if self.closed.is_set():
                 raise ChatClosedError from error
             raise
@@ -151,7 +126,7 @@ class AsyncGate:
         taken = 0
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     for taken in range(1, self._limit + 1):  # noqa: B007  read below
                         await self._free.acquire()
         finally:
@@ -161,13 +136,12 @@ class AsyncGate:
     async def _enter(self) -> None:
         try:
             if self._free.locked():
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(POOL_TIMEOUT):
                     await self._free.acquire()
             else:
                 await self._free.acquire()
         except TimeoutError:
-            message = f"all {self._limit} connections were in use for {PATIENCE} seconds"
-            raise MaxConnectionsError(message) from None
+            raise _all_in_use(self._limit) from None
         if self.closed.is_set():
             self._free.release()
             raise ChatClosedError

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from chat._requests import Checking
     from chat._values import Check
 
-__all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "unanswered"]
+__all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "timed_out"]
 
 LONGEST_WAIT = 60  # seconds; proxies and browsers allow that much
 # Seconds until a waiter checks again without a wake-up: it counts as connected, and a lost wake-up delays no longer.
-LOOK_AGAIN = 10
+RECHECK = 10
 RETRY = 0.5  # seconds between two checks while Redis is away
 GRACE = 1.5  # seconds that a check may take beyond the end of its wait
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
@@ -33,7 +33,7 @@ def seconds_to_wait(wait: Any) -> float:
     raise InvalidArgumentError(message)
 
 
-def unanswered() -> RedisTimeoutError:
+def timed_out() -> RedisTimeoutError:
     """Return the error of a check that was not answered when its wait and the grace period were over."""
     return RedisTimeoutError("Redis did not answer within the wait")
 
@@ -56,21 +56,25 @@ class Wait:
     ) -> None:
         self.request = request
         self.log = request.log
+        self._client_timeout = client_timeout
         self._deadline = now + seconds
-        self._pause = min(LOOK_AGAIN, client_timeout / 3)
         self._patient = patient
         self._checked = False
+
+    def next(self, now: float) -> Wait:
+        """Return the wait of a listener that goes on where this one ended."""
+        return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, patient=True)
 
     @property
     def news(self) -> bool:
         """Whether the last check is what the caller gets."""
         return self._checked and bool(self.check.messages or self.check.missed)
 
-    def patience(self, now: float) -> float:
+    def timeout(self, now: float) -> float:
         """Return for how many seconds to wait for the answer to a check."""
         return max(0.0, self._deadline + GRACE - now)
 
-    def told(self, check: Check) -> None:
+    def succeeded(self, check: Check) -> None:
         """Take the result of a check; a client that was new when the wait began is so when it ends."""
         if self._checked:
             check = replace(check, new=self.check.new or check.new)
@@ -86,4 +90,4 @@ class Wait:
 
     def pause(self, now: float) -> float:
         """Return for how many seconds to wait for a wake-up, 0 when the last check is what the caller gets."""
-        return 0 if self.news else min(max(0.0, self._deadline - now), self._pause)
+        return 0 if self.news else min(max(0.0, self._deadline - now), RECHECK, self._client_timeout / 3)

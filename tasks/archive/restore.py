@@ -96,7 +96,7 @@ def restore(
     wanted = {_day(day) for day in days}
     found: list[Restored] = []
     with Reader(folder) as archive:
-        confirm_shards(client, keys, fix=not dry_run)
+        confirm_shards(client, keys, create=not dry_run)
         for name in archive.channels():
             if not channels or decode_name(name) in channels:
                 channel = _Channel(client, keys, name, wanted, dry_run=dry_run)

@@ -96,7 +96,7 @@ class Sweep:
         if not self._dry_run:
             self._handover = HandOver(self.settings, rules[0].script, self._tally, self._ends)
             self._most = 1 if self._handover.hook else BATCH
-        confirm_shards(self._client, self._keys, fix=False)
+        confirm_shards(self._client, self._keys, create=False)
         tally = self._tally
         work = [(rule, shard) for rule in rules for shard in self._shards_with_work(rule)]
         expected = tally.due

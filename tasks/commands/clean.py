@@ -19,7 +19,7 @@ from chat.store.explain import describe_outage
 from tasks import cleaning
 from tasks.commands.remote import WorkerError, run_in_worker
 from tasks.commands.table import HEAD, Bar, examples, row
-from tasks.periodic import chat_redis, run
+from tasks.periodic import chat_redis, run_sweep
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 
@@ -117,7 +117,7 @@ def sweep(
         for number, one in enumerate(cleanings):
             with Bar(one.__name__) as bar:
                 if now:
-                    report = run(one, given, time_budget=None, progress=bar)
+                    report = run_sweep(one, given, time_budget=None, progress=bar)
                 else:
                     report = run_in_worker(app, one.__name__, given, bar)
             show(report, as_json=as_json, first=not number)
@@ -143,7 +143,7 @@ def look_first(cleanings: list[Callable[..., Report]], overrides: dict[str, Any]
     looks = []
     for one in cleanings:
         with Bar(f"{one.__name__}?") as bar:
-            looks.append(run(one, overrides | {"dry_run": True}, time_budget=None if ask else 0, progress=bar))
+            looks.append(run_sweep(one, overrides | {"dry_run": True}, time_budget=None if ask else 0, progress=bar))
     if not ask:
         return
     client, settings = chat_redis()

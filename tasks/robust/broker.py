@@ -1,4 +1,4 @@
-"""The broker connection of worker and beat: no outage of Redis ends it for long, and no message in the queue."""
+"""The broker connection of worker and beat: it survives outages of Redis and invalid messages in the queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 from queue import Empty
 from typing import Any
 
-from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  ours replaces it under its name
+from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  ours has its name
 from celery.utils.log import get_logger
 from kombu.connection import Connection as KombuConnection
 
@@ -16,14 +16,14 @@ __all__ = ["AMQP", "Connection"]
 
 log = get_logger(__name__)
 
-LONGEST_PAUSE = 4  # seconds between two attempts to connect; kombu's grow to 30
+LONGEST_PAUSE = 4  # seconds between two attempts to connect; kombu's pauses grow to 30
 
 
-class Wary:
-    """Mixed into a channel: what is no task message is dropped with one line, and the worker goes on.
+class DropInvalidMessages:
+    """Mixin for a channel: drop what is not a task message with one log line, and go on.
 
-    kombu and Celery take for granted that the queue holds what Celery put there. Anything else is an error that
-    ends the worker, and some of it comes back to end the next one. There is no hook before that place.
+    kombu and Celery expect only their own messages in the queue. Anything else raises an error that ends the worker,
+    and some of it is redelivered and ends the next worker too. Celery has no hook that runs before that.
     """
 
     qos: Any
@@ -32,26 +32,26 @@ class Wary:
     def _brpop_read(self, **options: Any) -> Any:
         before = set(self.qos._delivered)
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc]  # the channel's
+            return super()._brpop_read(**options)  # type: ignore[misc]  # the channel has it
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             for tag in set(self.qos._delivered) - before:
                 self.basic_reject(tag, requeue=False)
-            log.error("dropped what is no task message: %r", error)
+            log.error("dropped an invalid message: %r", error)
             raise Empty from None
 
 
-class Lasting:
-    """Mixed into a transport: it does not forget its address when its connection is closed.
+class KeepBrokerAddress:
+    """Mixin for a transport: keep the broker's address when the connection is closed.
 
-    kombu forgets it first and then acknowledges the task that was running: AttributeError, "'NoneType' object has
-    no attribute 'hostname'", and the worker exits. With the address the channel connects anew and acknowledges.
+    kombu drops the address first and acknowledges the running task afterwards. That raises AttributeError ("'NoneType'
+    object has no attribute 'hostname'"), and the worker exits. With the address, the channel reconnects to acknowledge.
     """
 
     _client: KombuConnection | None = None
 
     @property
     def client(self) -> KombuConnection | None:
-        """The connection this transport was made by."""
+        """The connection that made this transport."""
         return self._client
 
     @client.setter
@@ -61,20 +61,20 @@ class Lasting:
 
 @cache
 def robust(transport: Any) -> Any:
-    """Return a Redis transport class with what is above mixed in."""
-    channel = type(f"Wary{transport.Channel.__name__}", (Wary, transport.Channel), {})
-    return type(f"Lasting{transport.__name__}", (Lasting, transport), {"Channel": channel})
+    """Return a Redis transport class with both mixins."""
+    channel = type(f"Robust{transport.Channel.__name__}", (DropInvalidMessages, transport.Channel), {})
+    return type(f"Robust{transport.__name__}", (KeepBrokerAddress, transport), {"Channel": channel})
 
 
 class Connection(KombuConnection):
-    """kombu's connection, with shorter pauses while the broker is away and a robust transport."""
+    """kombu's connection, with a robust transport and shorter pauses while the broker is away."""
 
     def get_transport_cls(self) -> Any:
         """Return the class of the broker's transport."""
         return robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Try until connected, as kombu does, but every few seconds, and with signs of life."""
+        """Retry until connected, as kombu does, but every few seconds, and touch the heartbeat file meanwhile."""
         callback = kwargs.pop("callback", None)
 
         def meanwhile() -> None:
@@ -87,6 +87,6 @@ class Connection(KombuConnection):
 
 
 class AMQP(CeleryAMQP):  # type: ignore[misc]  # celery ships no types
-    """What Celery makes its connections from: an argument of its app."""
+    """The class that a Celery app takes as ``amqp=`` and makes its connections from."""
 
     Connection = Connection

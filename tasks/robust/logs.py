@@ -1,7 +1,7 @@
-"""Logs that can be read while Redis is full or away: one line an event, and no line again and again.
+"""Logs that stay readable while Redis is full or away: one line an event, and repetitions counted.
 
-Celery and kombu log a stack trace at each attempt then, tens of lines a second. What is known, and passes by itself,
-is one line here; the same within PAUSE seconds is counted instead of written.
+Celery and kombu then log a stack trace at each attempt, tens of lines a second. This filter folds errors that are known
+to pass by themselves into one line, and counts repetitions within PAUSE seconds instead of writing them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ from redis.exceptions import RedisError
 
 __all__ = ["OneLine"]
 
-PAUSE = 30  # seconds until the same event is written again
+PAUSE = 30  # seconds before the same event is written again
 LONGEST = 300  # characters of a line
-KNOWN = (RedisError, OperationalError, OSError)  # say all in their message, wherever they were raised
-TALKATIVE = (  # say it at each attempt, or in many lines
+KNOWN = (RedisError, OperationalError, OSError)  # their message says all, the stack trace nothing more
+TALKATIVE = (  # loggers that repeat a message at each attempt, or spread it over many lines
     "celery.beat",
     "celery.worker.consumer",
     "py.warnings",
-    "tasks.robust.broker",
-    "tasks.robust.scheduler",
-    "tasks.health",
+    *(f"{__package__.removesuffix('robust')}{module}" for module in ("robust.broker", "robust.scheduler", "health")),
 )
 
 
 class OneLine(logging.Filter):
-    """Fold what is known into one line, and drop its repetitions."""
+    """Folds known errors and talkative loggers into one line, and drops repetitions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +36,7 @@ class OneLine(logging.Filter):
         self._dropped: dict[tuple[str, int, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write a record, folded if it is a known trouble."""
+        """Return whether to write a record; fold it first if it is of a known kind."""
         error = record.exc_info[1] if record.exc_info else None
         known = isinstance(error, KNOWN) or record.name.startswith(TALKATIVE)
         if record.levelno < logging.WARNING or not known:
@@ -56,7 +54,7 @@ class OneLine(logging.Filter):
 
 
 def fold(record: logging.LogRecord, error: BaseException | None) -> str:
-    """Return a record's message as one line, with its error unless the message has it."""
+    """Return a record's message as one line, with its error unless the message has it already."""
     line = " ".join(record.getMessage().split())
     if error is not None and str(error) not in line:
         line += f": {type(error).__name__}: {' '.join(str(error).split())}"
@@ -64,7 +62,7 @@ def fold(record: logging.LogRecord, error: BaseException | None) -> str:
 
 
 def install(logger: logging.Logger, **_: Any) -> None:
-    """Give the handlers that worker and beat log through the filter."""
+    """Add the filter to the handlers of worker and beat."""
     logging.captureWarnings(capture=True)
     for handler in logger.handlers:
         if not any(isinstance(one, OneLine) for one in handler.filters):

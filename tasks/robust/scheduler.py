@@ -1,4 +1,4 @@
-"""Beat's scheduler: it goes on where the last beat ended, and cleans by itself when Redis is too full for a task."""
+"""Beat's scheduler: it continues the last beat's intervals, and cleans by itself when Redis is too full for a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chat.store.keys import Keys
 from tasks import cleaning
 from tasks.cleaning.runs import note_scheduled, scheduled_ages
 from tasks.health import touch
-from tasks.periodic import run
+from tasks.periodic import run_sweep
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 TIME_BUDGET = 10  # seconds; beat does nothing else meanwhile
-SPREAD = 1.5  # seconds that the runs which are overdue at the start are spread over
-RETRY = 5  # seconds until the record is read again, or a run is sent again, after it failed
-PATIENCE = 2  # seconds for an answer about the record
+SPREAD = 1.5  # seconds over which the runs that are overdue at the start are spread
+RETRY = 5  # seconds before a failed read of the record, or a run that could not be sent, is tried again
+RECORD_TIMEOUT = 2  # seconds for an answer about the record
 
 log = get_logger(__name__)
 
 
 @cache
 def record() -> tuple[Client, Keys]:
-    """Return a client of the record of the runs, made when beat first needs it, and the keys."""
+    """Return a client for the record of the runs, made when beat first needs it, and the keys."""
     settings = Settings.from_env()
-    return connect(settings.redis_url, timeout=PATIENCE, retries=1), Keys(settings.prefix, settings.shards)
+    return connect(settings.redis_url, timeout=RECORD_TIMEOUT, retries=1), Keys(settings.prefix, settings.shards)
 
 
 class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
     """Celery's in-memory scheduler, with a memory in Redis and a way out of a full Redis.
 
-    Celery's counts every interval from the start of beat: one that is longer than beat lives never ends. So the time
-    of each entry's last scheduled run is in the record of the runs, and a beat that starts goes on from there.
+    Celery's scheduler counts every interval from the start of beat: an interval longer than beat's life never ends.
+    So the record of the runs in Redis holds when each entry was last scheduled, and a new beat continues from there.
 
-    A full Redis refuses the publish of the very task that would free memory. The sweeps need no broker, and their
-    scripts are allowed to run out of memory, so beat runs the due one itself and goes on as before.
+    A full Redis refuses to queue the very task that would free memory. The sweeps need no broker, and Redis runs their
+    scripts even when it is full, so beat runs the due sweep itself.
     """
 
-    _heap: Any  # Celery's: entries by the time of their next run; None to sort them anew
+    _heap: Any  # Celery's entries by the time of their next run; None makes Celery sort them again
     _record = staticmethod(record)
     _recalled = False  # whether the record has been read
     _recall_at = 0.0
     _unsent: Any = None  # the entry of this tick, if it could not be sent
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
-        """Show that beat lives, then do what is due."""
+        """Touch the heartbeat file, then send what is due."""
         touch()
         if not self._recalled and time.monotonic() >= self._recall_at:
             self._recall()
@@ -70,7 +70,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         return delay
 
     def _recall(self) -> None:
-        """Take from the record when each entry was last scheduled; while it cannot be read, go on without."""
+        """Read from the record when each entry was last scheduled; beat goes on without it until it can be read."""
         try:
             ages = scheduled_ages(*self._record(), list(self.schedule))
         except RedisError as error:
@@ -86,12 +86,12 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
                 entry.last_run_at = entry.default_now() - timedelta(seconds=ages[name])
             elif interval:
                 entry.last_run_at = entry.default_now() - interval
-            else:  # no beat has seen this cron expression: only what it misses from now on is caught up
+            else:  # a new cron expression: only runs that are missed from now on are caught up
                 self._note(name)
         self._heap = None
 
     def populate_heap(self, *args: Any, **kwargs: Any) -> None:
-        """Sort the entries by their next run, those that are due already a little apart."""
+        """Sort the entries by their next run, and space out those that are due already."""
         super().populate_heap(*args, **kwargs)
         now = time.time()
         due = sum(event.time <= now for event in self._heap)
@@ -102,7 +102,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         heapq.heapify(self._heap)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Publish a due entry; run it here when Redis has no room for it, and say in one line what went wrong."""
+        """Publish a due entry, or run its sweep here when Redis is full; log a failure in one line."""
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as error:
@@ -127,7 +127,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
             log.warning("cannot record that %s was scheduled: %s", name, error)
 
     def _send_later(self, entry: Any) -> None:
-        """Leave an entry due that could not be sent: Celery would send it an interval later, which may be a day."""
+        """Keep an entry due that could not be sent: Celery would wait a whole interval, which may be a day."""
         self.schedule[entry.name] = entry
         again = self._when(entry, RETRY)
         self._heap = [
@@ -137,23 +137,23 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         heapq.heapify(self._heap)
 
     def _clean_here(self, entry: Any) -> bool:
-        """Run the sweep of an entry, and return whether it ran; tasks that another app added need a worker."""
+        """Run an entry's sweep and return whether it ran; only the three sweeps can run without a worker."""
         clean = getattr(cleaning, entry.task.removeprefix("tasks."), None)
         if not entry.task.startswith("tasks.clean_") or clean is None:
             log.warning("Redis is full: %s cannot be sent", entry.name)
             return False
         try:
-            report = run(clean, entry.kwargs, time_budget=TIME_BUDGET)
+            report = run_sweep(clean, entry.kwargs, time_budget=TIME_BUDGET)
         except (RedisError, ChatError) as error:
             log.warning("Redis is full, and beat cannot clean: %s", error)
             return False
-        # A logger for each sweep, so that the one that frees nothing does not silence the one that does.
+        # One logger a sweep: the log filter counts repetitions by logger, and must not hide one sweep behind another.
         log.getChild(clean.__name__).warning("Redis is full, beat cleans by itself: %s", report)
         return True
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came from."""
+    """Yield an error and its causes."""
     while error:
         yield error
         error = error.__cause__ or error.__context__

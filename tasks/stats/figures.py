@@ -127,7 +127,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     """
     settings = settings or Settings()
     keys = Keys(settings.prefix, settings.shards)
-    confirm_shards(client, keys, fix=False)
+    confirm_shards(client, keys, create=False)
     rules = _rules(settings)
     marks = [f"done:{index}" for index, *_ in rules]
 

@@ -17,7 +17,7 @@ from waiters import Waiter, waiting
 from chat import AsyncChat, Chat, ChatClosedError
 from chat.store.connect import nodes
 from chat.waiting import registry, wait
-from chat.waiting.gate import connections_of
+from chat.waiting.servers import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,15 +40,15 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 def under_way(chat: Any) -> int:
     """Return how many calls of a chat are at Redis."""
     inside = chat._chat if isinstance(chat, Blocking) else chat
-    free = inside._gate._free
-    return connections_of(inside._client) - (free._value if isinstance(free, asyncio.Semaphore) else free)
+    free = inside._transport._gate._free
+    return connections_of(inside._transport.client) - (free._value if isinstance(free, asyncio.Semaphore) else free)
 
 
 def readers(chat: Any) -> list[Any]:
     """Return what reads wake-ups: threads, or tasks of the chat's event loop."""
     if isinstance(chat, Blocking):
         return [task for task in asyncio.all_tasks(chat._loop) if task.get_name() == "chat-wake-ups"]
-    threads = [subscription._reader for subscription in chat._wake_ups._subscriptions.values()]
+    threads = [subscription._reader for subscription in chat._transport._wake_ups._subscriptions.values()]
     return [thread for thread in threads if thread and thread.is_alive()]
 
 
@@ -117,7 +117,7 @@ def test_closing_leaves_no_reader_that_the_end_of_the_interpreter_could_kill_in_
 def test_a_fault_of_the_reader_is_no_closed_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", seen.append)
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(wait, "RECHECK", 0.1)
     with monkeypatch.context() as broken:
         broken.setattr(registry.Registry, "heard", lambda *_: int("a fault"))
         with Chat.from_url(server.url) as chat:
@@ -132,7 +132,7 @@ def test_a_wait_that_began_before_the_closing_starts_no_reader_after_it(server: 
     async def late() -> list[Any]:
         chat = AsyncChat.from_url(server.url)
         await chat.check_messages("bob", "lobby", wait=0.1)
-        subscription = await chat._wake_ups.subscription(b"any")
+        subscription = await chat._transport._wake_ups.subscription(b"any")
         await chat.aclose()
         with pytest.raises(ChatClosedError), subscription.ticket(b"any"):
             pass

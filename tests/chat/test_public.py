@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import inspect
+import pickle
+import pydoc
 import re
 import subprocess
 import sys
-import zipfile
+import traceback
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock, Mock
 
@@ -13,7 +17,18 @@ from redis.asyncio import Redis as AsyncRedis
 from servers import ROOT
 
 import chat
-from chat import AsyncChat, Chat, InvalidArgumentError, _errors, settings
+from chat import (
+    AsyncChat,
+    Chat,
+    ChatClosedError,
+    Check,
+    ChecksFailedError,
+    InvalidArgumentError,
+    KeyReusedError,
+    Message,
+    _errors,
+    settings,
+)
 from tasks import cleaning
 from tasks import settings as daemon_settings
 from tasks.commands import screen
@@ -37,6 +52,37 @@ def test_what_is_public_is_said_and_sorted(module: object) -> None:
     if module is chat:
         assert {name for name in defined if not name.startswith("_")} == set(names)
     assert set(names) - {"QUEUE"} <= defined
+
+
+@pytest.mark.parametrize("name", chat.__all__)
+def test_what_is_public_shows_the_module_to_import_it_from(name: str) -> None:
+    public = getattr(chat, name)
+    assert repr(public) == f"<class 'chat.{name}'>"
+    assert pickle.loads(pickle.dumps(public)) is public  # noqa: S301  its own
+    assert f"class {name}" in pydoc.render_doc(public, renderer=pydoc.plaintext)
+
+
+def test_the_source_of_a_public_method_is_found() -> None:
+    assert inspect.getsource(Chat.send_message).lstrip().startswith("def send_message")
+
+
+def test_a_traceback_shows_the_module_to_import_an_error_from() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Chat(Redis(port=1)).read_history("lobby", limit=0)
+    assert "".join(traceback.format_exception_only(caught.value)).startswith("chat.InvalidArgumentError: limit is 0, ")
+
+
+CHECK = Check((Message(1, datetime.now(UTC), "hi"),), new=True, missed=0, more=False, cursor="c")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [CHECK, ChatClosedError(), ChecksFailedError({"tea": CHECK}, {"hall": ValueError("gone")}), KeyReusedError("key")],
+)
+def test_values_and_errors_survive_pickling(value: Any) -> None:
+    copy = pickle.loads(pickle.dumps(value))  # noqa: S301  its own
+    assert type(copy) is type(value)
+    assert str(copy) == str(value)
 
 
 def test_the_error_tree_is_drawn_as_it_is() -> None:
@@ -136,16 +182,6 @@ def test_only_what_stores_or_lets_in_is_refused_by_a_full_redis() -> None:
         "restore",
         "send",
     }
-
-
-def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
-    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"chat", "tasks", "celeryconfig.py"}
-    assert {str(script.relative_to(ROOT)) for script in LUA} <= set(names)
-    assert "chat/py.typed" in names
 
 
 def test_chat_knows_no_celery() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a wake-up ends a wait."""
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 1000)
+    monkeypatch.setattr(wait, "RECHECK", 1000)
 
 
 @pytest.mark.usefixtures("no_second_look")
@@ -123,7 +123,7 @@ def test_what_is_sent_elsewhere_wakes_nobody(lab: Lab) -> None:
 
 
 def test_a_waiter_counts_as_connected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "RECHECK", 0.05)
     lab.check("bob", "lobby")
     waiter = waiting(lab)
     lab.away("bob", "lobby", 1000)
@@ -173,12 +173,13 @@ def test_a_connection_that_redis_py_made_anew_is_subscribed_again(
     def cut_off(names: registry.Registry, reply: Any) -> None:
         heard(names, reply)
         if not cut:  # between two replies, as another thread may
-            (subscription,) = chat._wake_ups._subscriptions.values()
+            (subscription,) = chat._transport._wake_ups._subscriptions.values()
             cut.append(subscription._connection)
             subscription._connection.disconnect()
 
     monkeypatch.setattr(registry.Registry, "heard", cut_off)
     with Chat.from_url(server.url) as chat:
+        chat.check_messages("bob", "cut off")
         waiter = Waiter(lambda: chat.check_messages("bob", "cut off", wait=50))
         eventually(lambda: cut and cut[0].is_connected)
         chat.send_message("cut off", "hi")
@@ -193,7 +194,7 @@ def test_a_connection_that_another_task_closed_is_made_anew(server: Server, monk
     def cut_off(names: registry.Registry, reply: Any) -> None:
         heard(names, reply)
         if not cut:
-            (subscription,) = chat._wake_ups._subscriptions.values()
+            (subscription,) = chat._transport._wake_ups._subscriptions.values()
             cut.append(subscription._connection)
             cut[0]._writer.close()
             cut[0]._reader = cut[0]._writer = None
@@ -202,6 +203,7 @@ def test_a_connection_that_another_task_closed_is_made_anew(server: Server, monk
     async def wait() -> list[Any]:
         nonlocal chat
         async with AsyncChat.from_url(server.url) as chat, AsyncChat.from_url(server.url) as other:
+            await chat.check_messages("bob", "cut off too")
             waiter = asyncio.create_task(chat.check_messages("bob", "cut off too", wait=50))
             while not cut:
                 assert not await other.read_history("cut off too")
@@ -223,7 +225,7 @@ def test_a_connection_of_a_node_that_is_closed_while_it_connects_is_an_outage() 
 
 
 def test_a_wake_up_that_redis_lost_costs_no_more_than_the_next_look(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(wait, "RECHECK", 0.1)
     lab.check("bob", "lobby")
     waiter = waiting(lab)
     entry = f'{int(time.time() * 1000)}:"hi"'
@@ -303,6 +305,7 @@ def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pyte
     monkeypatch.setattr(registry, "LINGER", 0.2)
     monkeypatch.setattr(threads, "QUIET", 0.2)
     monkeypatch.setattr(aio, "QUIET", 0.2)
+    lab.check("bob", "lobby")
     waiter = waiting(lab)
     lab.send("lobby", "hi")
     waiter.result()

@@ -103,7 +103,7 @@ def slot_of(cluster: Cluster, channel: str) -> int:
 @pytest.fixture(autouse=True)
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only wake-ups tell: nobody looks again by the clock."""
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 1000)
+    monkeypatch.setattr(wait, "RECHECK", 1000)
 
 
 @pytest.mark.parametrize("engine", BINARIES)
@@ -124,7 +124,7 @@ def test_a_server_that_dies_and_comes_back(engine: str, how: signal.Signals, tmp
 
 @pytest.mark.parametrize("engine", BINARIES)
 def test_an_outage_longer_than_a_call_is_patient(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "RECHECK", 0.05)
     failed: list[str] = []
     bear = wait.Wait.failed
 
@@ -149,7 +149,7 @@ def test_an_outage_longer_than_a_call_is_patient(engine: str, tmp_path: Path, mo
 def test_an_outage_longer_than_the_wait_is_an_error(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(wait, "RECHECK", 0.05)
     server = Server(engine, tmp_path).start()
     with Chat.from_url(server.url) as chat, ThreadPoolExecutor() as pool:
         waiting = pool.submit(chat.check_messages, "ann", ROOM, wait=2)

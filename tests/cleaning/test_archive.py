@@ -696,7 +696,7 @@ def test_the_tasks_end_with_celerys_time_limit(many: Lab, monkeypatch: pytest.Mo
     slow.limit = (1020, SoftTimeLimitExceeded)
     monkeypatch.setattr(tasks.periodic, "chat_redis", lambda: (many.redis, many.settings))
     with pytest.raises(SoftTimeLimitExceeded):
-        tasks.periodic.run(clean_channels, {})
+        tasks.periodic.run_sweep(clean_channels, {})
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -95,7 +95,7 @@ def confirm(program: str, *words: str) -> None:
     match program, words:
         case "chat", _:
             _parser().parse_args(words)  # a SystemExit if it is wrong
-        case "celery", ("-A", "tasks", *rest):
+        case "celery", ("-A", "pollchat.tasks", *rest):
             command: click.Command = celery_command
             while isinstance(command, click.Group) and rest:
                 command = command.commands[rest.pop(0)]
@@ -112,8 +112,8 @@ def confirm(program: str, *words: str) -> None:
     [
         "chat nosuch",
         "chat stats --nosuch",
-        "celery -A tasks clean al --now",
-        "celery -A tasks clean all --nosuch",
+        "celery -A pollchat.tasks clean al --now",
+        "celery -A pollchat.tasks clean all --nosuch",
         "systemctl restart nosuch",
         "rm -r x",
     ],

@@ -212,6 +212,7 @@ def test_a_beat_that_is_killed_and_started_anew_runs_what_is_overdue_within_seco
         for waiting in (3, 4):
             tickers.append(beat(tmp_path, environment, f"beat{waiting}").start())
             eventually(lambda waiting=waiting: lab.redis.llen("chat:celery:pollchat") == waiting)
+            eventually(lambda: "Sending due task clean_channels 1/1" in tickers[-1].output)  # logged after it is queued
             tickers[-1].stop()
             scheduled(lab, dict.fromkeys(ENTRIES, 60) | {ENTRIES[0]: DAY + 1})
         assert "Sending due task clean_channels 1/1" in tickers[1].output

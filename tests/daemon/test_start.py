@@ -44,6 +44,16 @@ def test_a_destination_that_cannot_work_ends_the_start_with_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [*PROGRAMS, ["call", "tasks.clean_backlog"]], ids=lambda words: words[0])
+def test_a_celeryconfig_of_another_project_ends_the_start_with_one_line(words: list[str], tmp_path: Path) -> None:
+    foreign = tmp_path / "celeryconfig.py"
+    foreign.write_text("broker_url = 'memory://'\n")
+    done = run("-m", "celery", "-A", "tasks", *words, folder=tmp_path)
+    says = f"pollchat: celeryconfig is {foreign}, must be {ROOT / 'celeryconfig.py'}: "
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == says + "start Celery in that folder, or install the wheel\n"
+
+
 def test_a_folder_for_the_archive_is_made_and_left_empty(tmp_path: Path) -> None:
     write_into(tmp_path / "some" / "where")
     assert list((tmp_path / "some" / "where").iterdir()) == []

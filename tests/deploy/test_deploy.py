@@ -32,7 +32,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = DEPLOY / "compose.yaml"
 MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
 STARTS = [*UNITS, DEPLOY / "Dockerfile", COMPOSE, *sorted((DEPLOY / "kubernetes").glob("*.yaml"))]
-COMMAND = re.compile(r"""celery["']?[,\s]\s*["']?-A["']?[,\s]\s*["']?tasks["']?[,\s]\s*["']?([a-z]+)""")
+COMMAND = re.compile(r"""celery["']?[,\s]\s*["']?-A["']?[,\s]\s*["']?(?:pollchat\.)?tasks["']?[,\s]\s*["']?([a-z]+)""")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 HAS_SYSTEMD = shutil.which("systemd-analyze") is not None
@@ -141,7 +141,7 @@ def test_every_celery_command_that_is_named_exists(path: Path) -> None:
 def test_every_command_takes_the_options_it_is_given(where: str) -> None:
     _, *app, name = commands()[where][:4]
     words = commands()[where][4:]
-    assert app == ["-A", "tasks"]
+    assert app == ["-A", "pollchat.tasks"]  # each starts an installed wheel
     if name == "flower":  # its options are tornado's
         assert {word.lstrip("-").split("=")[0].replace("-", "_") for word in words} <= set(default_options.as_dict())
     else:
@@ -269,7 +269,7 @@ def test_flowers_unit_does_not_start_without_a_password() -> None:
 
 
 def test_the_image_starts_a_worker_without_a_shell_and_without_root() -> None:
-    assert json.loads(image("CMD")[-1])[:4] == ["celery", "-A", "tasks", "worker"]
+    assert json.loads(image("CMD")[-1])[:4] == ["celery", "-A", "pollchat.tasks", "worker"]
     assert image("ENTRYPOINT") == []
     assert all(isinstance(ast.literal_eval(rest), list) for name, rest in instructions() if name == "RUN")
     (user,) = image("USER")
@@ -284,8 +284,9 @@ def test_the_image_is_built_from_what_the_wheel_needs(tmp_path: Path) -> None:
     assert sorted(line[1:] for line in ignore if line.startswith("!")) == sources
     assert ignore.index("*") < min(number for number, line in enumerate(ignore) if line.startswith("!"))
     for source in sources:
-        path = ROOT / source
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / source)
+        path, copy = ROOT / source, tmp_path / source
+        copy.parent.mkdir(exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, copy)
     build = "from hatchling.build import build_wheel; print(build_wheel('dist'))"
     result = run("-c", build, folder=tmp_path, PYTHONPATH="")
     assert result.stdout.strip() == f"pollchat-{VERSION}-py3-none-any.whl", result.stderr
@@ -331,7 +332,7 @@ def test_a_service_is_watched_confined_and_comes_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
 def test_a_service_is_asked_for_its_own_health(name: str) -> None:
-    assert compose()[name]["healthcheck"]["test"][1:] == ["celery", "-A", "tasks", "health", name]
+    assert compose()[name]["healthcheck"]["test"][1:] == ["celery", "-A", "pollchat.tasks", "health", name]
 
 
 @pytest.mark.skipif(not HAS_COMPOSE, reason="docker compose is not installed")
@@ -403,7 +404,7 @@ def test_a_container_says_what_it_needs(name: str) -> None:
 def test_a_probe_asks_for_the_heartbeat_and_never_redis(who: str) -> None:
     container = containers()[f"pollchat-{who}"]
     for probe in ("livenessProbe", "startupProbe"):
-        assert container[probe]["exec"]["command"] == ["celery", "-A", "tasks", "health", who]
+        assert container[probe]["exec"]["command"] == ["celery", "-A", "pollchat.tasks", "health", who]
         assert container[probe]["timeoutSeconds"] >= 10  # importing Celery takes its time
     assert container["livenessProbe"]["periodSeconds"] >= 30
     assert "readinessProbe" not in container

@@ -10,18 +10,24 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from chat.waiting.wait import unanswered
+from chat.waiting.wait import timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["AsyncLooks", "Looks"]
+__all__ = ["CheckTasks", "CheckThreads"]
 
-LINGER = 5  # seconds that a thread waits for another check
+IDLE = 5  # seconds that a thread waits for another check
 
 
-class Looks:
-    """Makes the checks of waiting threads in threads of its own, so that an outage holds no waiter past its time."""
+class CheckThreads:
+    """Makes the checks of waiting threads in daemon threads of its own.
+
+    ``ThreadPoolExecutor`` would join its threads at the interpreter's exit, also one that hangs in a dead connection.
+
+    Args:
+        limit: threads at most.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -47,19 +53,19 @@ class Looks:
             self._jobs.put((partial(work, *args), future))
             if self._threads < min(self._pending, self._limit):
                 self._threads += 1
-                threading.Thread(target=self._serve, name="chat-look", daemon=True).start()
+                threading.Thread(target=self._serve, name="chat-check", daemon=True).start()
         try:
             return future.result(seconds)
         except TimeoutError:
             if future.cancel() or not future.done():
-                raise unanswered() from None
+                raise timed_out() from None
             return future.result()
 
     def _serve(self) -> None:
         """Make one check after the other until there has been none for a while."""
         while True:
             try:
-                work, future = self._jobs.get(timeout=LINGER)
+                work, future = self._jobs.get(timeout=IDLE)
             except Empty:
                 with self._lock:
                     if self._jobs.empty():
@@ -77,12 +83,16 @@ class Looks:
                     self._pending -= 1
 
 
-class AsyncLooks:
-    """Makes the checks of waiting tasks in tasks of their own, so that an outage holds no waiter past its time."""
+class CheckTasks:
+    """Makes the checks of waiting tasks in tasks of their own.
+
+    Args:
+        limit: how many go to Redis at a time.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._turns = asyncio.Semaphore(limit)
-        self._left: set[asyncio.Task[Any]] = set()  # still ending: redis-py may swallow a cancellation
+        self._free = asyncio.Semaphore(limit)
+        self._ending: set[asyncio.Task[Any]] = set()  # cancelled; redis-py may swallow that
 
     async def run(self, seconds: float, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Return what ``work(*args)`` returns.
@@ -90,23 +100,23 @@ class AsyncLooks:
         Raises:
             redis.exceptions.TimeoutError: it did not within `seconds`, and is cancelled.
         """
-        look = asyncio.create_task(self._in_turn(work, args))
+        check = asyncio.create_task(self._admitted(work, args))
         try:
-            await asyncio.wait([look], timeout=seconds)
-            if not look.done():
-                raise unanswered()
-            return look.result()
+            await asyncio.wait([check], timeout=seconds)
+            if not check.done():
+                raise timed_out()
+            return check.result()
         finally:
-            if not look.done():
-                look.cancel()
-                self._left.add(look)
-                look.add_done_callback(self._forget)
+            if not check.done():
+                check.cancel()
+                self._ending.add(check)
+                check.add_done_callback(self._ended)
 
-    async def _in_turn(self, work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
-        async with self._turns:
+    async def _admitted(self, work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
+        async with self._free:
             return await work(*args)
 
-    def _forget(self, look: asyncio.Task[Any]) -> None:
-        self._left.discard(look)
-        if not look.cancelled():
-            look.exception()  # nobody is left to be told
+    def _ended(self, check: asyncio.Task[Any]) -> None:
+        self._ending.discard(check)
+        if not check.cancelled():
+            check.exception()  # retrieved, as nobody waits for it

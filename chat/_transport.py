@@ -1,0 +1,116 @@
+"""How the calls of a `Chat` reach Redis: at most so many at a time, none after closing, a waiting one until it ends."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import OutOfMemoryError
+
+from chat.store.connect import confirm_client, stop_retrying
+from chat.store.layout import confirm_shards
+from chat.store.scripts import CHECK, out_of_memory
+from chat.waiting.checks import CheckThreads
+from chat.waiting.gate import CLOSE_TIMEOUT, Gate
+from chat.waiting.servers import share_of_waiters
+from chat.waiting.threads import WakeUps
+from chat.waiting.wait import UNREACHABLE, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chat._pages import Pages
+    from chat._requests import Checking
+    from chat._values import Check, Message
+    from chat.store.keys import Keys
+    from chat.store.nodes import Client
+
+__all__ = ["Transport"]
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Runs the calls of one chat.
+
+    Args:
+        client: a redis-py client.
+        keys: the layout, which is confirmed before the first call.
+
+    Raises:
+        InvalidArgumentError: the client is none.
+    """
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        confirm_client(client, use="Chat.from_url(url)", other="AsyncChat")
+        self.client = client
+        self._keys = keys
+        self._confirmed = False
+        self._gate = Gate(client)
+        self._checks = CheckThreads(share_of_waiters(client))
+        self._wake_ups = WakeUps(client)
+
+    def store(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Return what ``work(client, *args)`` returns.
+
+        Raises:
+            ChatFullError: Redis is out of memory.
+        """
+        try:
+            self._confirm_layout()
+            with self._gate:
+                return work(self.client, *args)
+        except OutOfMemoryError as error:
+            raise out_of_memory() from error
+
+    def read(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Return what ``work(client, *args)`` returns; a full Redis without the layout yet is no error."""
+        with suppress(OutOfMemoryError):
+            self._confirm_layout()
+        with self._gate:
+            return work(self.client, *args)
+
+    def check(self, request: Checking) -> Check:
+        """Return the check of a channel."""
+        return request.checked(self.read(CHECK, request.keys, request.args))
+
+    def wait(self, wait: Wait) -> Check:
+        """Check until there is news, or the time is over."""
+        while True:
+            try:
+                with self._wake_ups.subscription(wait.log).ticket(wait.log) as ticket:
+                    wait.succeeded(self._checks.run(wait.timeout(time.monotonic()), self.check, wait.request))
+                    pause = wait.pause(time.monotonic())
+                    if not pause:
+                        return wait.check
+                    ticket.event.wait(pause)
+                    ticket.raise_refused()
+            except UNREACHABLE as error:
+                self._gate.closed.wait(wait.failed(error, time.monotonic()))
+
+    def listen(self, wait: Wait) -> Iterator[Message]:
+        """Yield the messages of one wait after the other."""
+        while True:
+            yield from self.wait(wait)
+            wait = wait.next(time.monotonic())
+
+    def scan(self, pages: Pages[T], work: Callable[..., Any], *args: Any) -> Iterator[T]:
+        """Yield the items of all pages; ``work(client, *args, pages.args)`` reads one."""
+        while pages.more:
+            yield from pages.take(self.read(work, *args, pages.args))
+
+    def close(self) -> None:
+        """End waits and calls, and close the connections."""
+        self._gate.closed.set()
+        stop_retrying(self.client)
+        until = time.monotonic() + CLOSE_TIMEOUT
+        self._wake_ups.close(until)
+        self._gate.drain(until)
+        self.client.close()
+
+    def _confirm_layout(self) -> None:
+        if not self._confirmed:
+            with self._gate:
+                confirm_shards(self.client, self._keys, create=True)
+            self._confirmed = True
