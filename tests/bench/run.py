@@ -4,7 +4,7 @@ Examples:
   python tests/bench/run.py                       all rows on every engine, in some minutes
   python tests/bench/run.py --quick               a smoke test: small, short, its figures mean nothing
   python tests/bench/run.py send check --engine redis
-  python tests/bench/run.py --json tests/bench/results/results.json --plots tests/bench/results --readme README.md
+  cd tests/bench && python run.py --json results/results.json --plots results --readme README.md
 """
 
 # ruff: noqa: E402  the folders above come into the path first

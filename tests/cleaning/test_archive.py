@@ -465,7 +465,7 @@ def test_a_client_that_checks_in_between_is_not_announced(
 
 @pytest.mark.one_server
 def test_the_announcement_of_the_readme_is_a_message(server: Server, lab: Lab, tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n([^`]*def announce[^`]*)```", (ROOT / "README.md").read_text())
+    (block,) = re.findall(r"```python\n([^`]*def announce[^`]*)```", (ROOT / "tasks/README.md").read_text())
     (tmp_path / "hooks.py").write_text(block)
     lab.check("bob", "tea")
     lab.check("erin", "tea")

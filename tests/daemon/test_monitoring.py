@@ -183,7 +183,12 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["README.md", "deploy/systemd/pollchat-flower.service", "deploy/compose.yaml", "deploy/kubernetes/flower.yaml"],
+    [
+        "deploy/README.md",
+        "deploy/systemd/pollchat-flower.service",
+        "deploy/compose.yaml",
+        "deploy/kubernetes/flower.yaml",
+    ],
 )
 @pytest.mark.parametrize(
     "option", ["--purge_offline_workers=60", "--tasks_columns=name,state,kwargs,result,received,runtime,worker"]

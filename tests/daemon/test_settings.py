@@ -37,11 +37,6 @@ def test_the_example_file_holds_every_setting_with_its_default() -> None:
     assert Settings.from_env(given | {"CHAT_HEARTBEAT_DIR": ""}) == Settings()
 
 
-def test_the_readme_names_every_setting() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in NAMES.values() if f"`{name}`" not in readme] == []
-
-
 def test_chat_knows_the_names_that_only_the_daemon_reads() -> None:
     assert set(DAEMON_NAMES) == set(NAMES.values()) - set(OF_CHAT.values())
 
