@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from chat._async_transport import AsyncTransport
 from chat._codec import decode_history
 from chat._pages import Pages, page_of_channels, page_of_clients, scan_index
 from chat._requests import Requests
 from chat.settings import Settings
 from chat.store.connect import connect_async
 from chat.store.scripts import CLIENTS, SEND, call_all_async
+from chat.waiting.async_transport import AsyncTransport
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
 
 if TYPE_CHECKING:

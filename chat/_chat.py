@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from chat._codec import decode_history
 from chat._pages import Pages, page_of_channels, page_of_clients, scan_index
 from chat._requests import Requests
-from chat._transport import Transport
 from chat.settings import Settings
 from chat.store.connect import connect
 from chat.store.scripts import CLIENTS, SEND, call_all
+from chat.waiting.transport import Transport
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
 
 if TYPE_CHECKING:

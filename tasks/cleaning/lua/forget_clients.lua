@@ -20,12 +20,12 @@ local eldest, deserted, unlinked = {}, {}, {}
 
 -- Some clients go; return their names.
 local function forget(channel, seen, read, gone, eldest_ms)
-  eldest[#eldest + 1] = eldest_ms
-  eldest[#eldest + 1] = channel
   if #gone > 0 then
     clients = clients + redis.call('HDEL', read, unpack(gone))
     redis.call('ZREM', seen, unpack(gone))
   end
+  eldest[#eldest + 1] = eldest_ms
+  eldest[#eldest + 1] = channel
 end
 
 -- All clients go.
