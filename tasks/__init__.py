@@ -4,13 +4,16 @@
 Its settings are in ``celeryconfig``, loaded when first needed; importing this package connects to nothing.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from tasks.schedule import beat_schedule
+if TYPE_CHECKING:
+    from tasks.settings import Settings
 
 __all__ = ["app", "beat_schedule"]
 
@@ -26,6 +29,15 @@ app = Celery(
     amqp=f"{__name__}.robust.broker:AMQP",
     set_as_current=False,
 )
+
+
+def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the entries of the beat schedule for the three cleanups. See `tasks.schedule.beat_schedule`."""
+    from tasks.schedule import beat_schedule as entries  # noqa: PLC0415  every `celery` on the machine loads this package
+
+    return entries(settings)
+
+
 app.steps["consumer"].add(f"{__name__}.health:Heartbeat")
 
 
