@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ShardStats", "Stats", "SweepStats", "read_stats"]
 
+# For the figure of each rule: how many channels are due, and how many ms the longest is overdue, by shard.
+Found = dict[str, tuple[list[int], list[int]]]
+
 SUMS = ("channels", "messages", "clients", "sent", "removed", "restored")
 ACCOUNT = ("clients", "sent", "removed", "restored", "adjusted")  # fields of `meta`, see chat/store/keys.py
 
@@ -53,18 +56,18 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
         _shard(shard, channels[shard], accounts[shard], {figure: due[shard] for figure, (due, _) in found.items()})
         for shard in range(settings.shards)
     )
-    by_sweep = {sweep: [rule for rule in rules if rule.sweep == sweep] for sweep in sweeps()}
     return Stats(
         **{name: sum(getattr(shard, name) for shard in shards) for name in SUMS},
         sweeps={
             sweep: _sweep(
+                [rule for rule in rules if rule.sweep == sweep],
+                found,
+                accounts,
                 last_run(record, sweep),
-                settings.interval(sweep),
-                now_ms,
-                [found[rule.figure] for rule in of_sweep],
-                [account[rule.mark] for account in accounts for rule in of_sweep],
+                now_ms=now_ms,
+                interval=settings.interval(sweep),
             )
-            for sweep, of_sweep in by_sweep.items()
+            for sweep in sweeps()
         },
         memory_used=memory_used,
         memory_limit=memory_limit,
@@ -102,7 +105,7 @@ def _servers(client: Client) -> tuple[int, int, int]:
     return now_ms, used, limit
 
 
-def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> dict[str, tuple[list[int], list[int]]]:
+def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> Found:
     """Return for the figure of each rule how many channels are due, and how many ms the longest, by shard."""
     calls = [Calls(rule, limits, keys, shard).due(0, 0) for rule in rules for shard in range(keys.shards)]
     replies = call_all(client, calls)
@@ -139,13 +142,19 @@ def _shard(shard: int, channels: int, account: dict[str, Any], due: dict[str, in
 
 
 def _sweep(
-    last: LastRun, interval: float | None, now_ms: int, found: list[tuple[list[int], list[int]]], marks: list[Any]
+    rules: list[Rule],
+    found: Found,
+    accounts: list[dict[str, Any]],
+    last: LastRun,
+    *,
+    now_ms: int,
+    interval: float | None,
 ) -> SweepStats:
-    done = [time_of(mark, now_ms) for mark in marks]
+    done = [time_of(account[rule.mark], now_ms) for account in accounts for rule in rules]
     oldest = min(then_ms for then_ms in done if then_ms is not None) if None not in done else None
     return SweepStats(
-        due=sum(sum(due) for due, _ in found),
-        overdue=max(max(overdue_ms) for _, overdue_ms in found) / 1000,
+        due=sum(sum(found[rule.figure][0]) for rule in rules),
+        overdue=max(max(found[rule.figure][1]) for rule in rules) / 1000,
         interval=interval,
         success_age=_age(now_ms, oldest),
         started_age=_age(now_ms, last.started_ms),
