@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from guard import watch
 from servers import ROOT, eventually
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ class Checkout:
     def start(self, extra: str = "up", **environment: str) -> subprocess.Popen[str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
         ours |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "TMPDIR": str(self.folder.parent)}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [environment.get("PYTHON", sys.executable), str(self.folder / "deploy" / "install"), extra, "./deploy/up"],
             env=ours | environment,
             stdout=subprocess.PIPE,
@@ -87,6 +88,8 @@ class Checkout:
             text=True,
             start_new_session=True,
         )
+        watch(process)
+        return process
 
     def install(self, extra: str = "up", **environment: str) -> tuple[int, str]:
         """Return its exit code, and what it said."""
