@@ -189,7 +189,7 @@ def _has_lost_ids(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("LOST ")
 
 
-READING = ("time", "ids", "stamp", "request", "mending", "entries", "position", "reading", "channels")
+READING = ("time", "ids", "unkept", "stamp", "request", "mending", "entries", "position", "reading", "channels")
 
 SEND = Script("send", "time", "ids", "stamp", "windows", "tokens")
 CHECK = Script("check", *READING, instead=(_is_full, Script("check_known", *READING)))

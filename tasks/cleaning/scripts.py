@@ -41,10 +41,10 @@ REMOVE_CHANNELS = _script("remove_channels", "lease", "time", "errors", "idle", 
 
 PEEK_BACKLOGS = _script("peek_backlogs", "errors", "over_backlog")
 READ_BACKLOGS = _script("read_backlogs", "errors", "over_backlog", "slices")
-TRIM_BACKLOGS = _script("trim_backlogs", "lease", "time", "errors", "over_backlog", "ids", "drops")
+TRIM_BACKLOGS = _script("trim_backlogs", "lease", "time", "errors", "over_backlog", "ids", "unkept", "drops")
 PEEK_OLD = _script("peek_backlogs", "time", "errors", "too_old")
 READ_OLD = _script("read_backlogs", "time", "errors", "too_old", "slices")
-TRIM_OLD = _script("trim_backlogs", "lease", "time", "errors", "too_old", "ids", "drops")
+TRIM_OLD = _script("trim_backlogs", "lease", "time", "errors", "too_old", "ids", "unkept", "drops")
 
 PEEK_CLIENTS = _script("peek_clients", "time", "errors")
 FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expired", "ids", "floor")

@@ -5,7 +5,6 @@
 -- Defines  above_all(floor)                       an id above every one that a channel can have had
 --          begin(trimmed, meta, channel, traces)  give a channel without a base one, and return it
 --          count_removed(trimmed, meta, channel, base, count)   count messages as removed, and return the new base
---          note_unkept(meta, id)                  note the last id of a channel emptied without an archive
 
 -- One message a millisecond since 1970 is more than any channel has had. `floor` is of the channels removed.
 local function above_all(floor)
@@ -24,10 +23,4 @@ local function count_removed(trimmed, meta, channel, base, count)
   redis.call('HSET', trimmed, channel, base + count)
   redis.call('HINCRBY', meta, 'removed', count)
   return base + count
-end
-
--- Without `unkept` a version without it was at work: all that it removed may have gone without an archive.
-local function note_unkept(meta, id)
-  local known = redis.call('HMGET', meta, 'unkept', 'floor')
-  if id > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', id) end
 end

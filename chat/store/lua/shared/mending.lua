@@ -1,6 +1,6 @@
 -- What a channel has lost, put right by whoever checks it.
 --
--- Needs    time.lua, ids.lua, stamp.lua
+-- Needs    time.lua, ids.lua, unkept.lua, stamp.lua
 --          updated, sizes, heads, trimmed, meta, token   as in check.lua
 -- Defines  bounds(log, seen, read, channel)     the id before the log's first message, and the length of the log
 --          mend_index(log, channel, size)       put back the index that has lost a channel with messages

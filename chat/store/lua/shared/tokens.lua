@@ -4,12 +4,12 @@
 -- Needs    time.lua, stamp.lua, windows.lua
 -- Defines  find_token(token, log, base)               the reply of a repeated send, or nothing; call it first
 --          note_token(token, id, digest, dedupe_ms)   note a token, for `dedupe_ms` at least
-local first_window, second_window
+local windows -- of both hashes, see windows.lua
 
 local function find_token(token, log, base)
   local first = redis.call('HMGET', KEYS[8], token, 'window')
   local second = redis.call('HMGET', KEYS[9], token, 'window')
-  first_window, second_window = first[2] or '0 0', second[2] or '0 0'
+  windows = { [8] = first[2] or '0 0', [9] = second[2] or '0 0' }
   local known = first[1] or second[1]
   if not known then return end
   local id, digest = known:match('^(%d+):?(.*)$')
@@ -19,5 +19,5 @@ end
 
 local function note_token(token, id, digest, dedupe_ms)
   local value = string.format('%d', id) .. (digest ~= '' and ':' .. digest or '')
-  redis.call('HSET', KEYS[choose_hash(first_window, second_window, tonumber(dedupe_ms))], token, value)
+  redis.call('HSET', KEYS[choose_hash(windows, tonumber(dedupe_ms))], token, value)
 end

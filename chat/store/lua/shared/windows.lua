@@ -1,18 +1,25 @@
 -- When the two hashes of tokens end, KEYS 8 and 9. A hash's field `window` is "<ms when it ends> <ms that it lives>".
 --
 -- Needs    time.lua
--- Defines  choose_hash(first, second, dedupe_ms)   8 or 9, the hash that keeps a token for `dedupe_ms` from now;
---                                                  `first` and `second` are their windows
+-- Defines  choose_hash(windows, dedupe_ms)   8 or 9, the hash that keeps a token for `dedupe_ms` from now;
+--                                            `windows` are the fields `window` of both
 local LONGEST_MS = 2 * 86400e3 -- two of the longest dedupe windows that are allowed
 
-local function set_end(i, moment, lives)
-  redis.call('HSET', KEYS[i], 'window', string.format('%d %d', moment, lives))
-  redis.call('PEXPIREAT', KEYS[i], moment)
-  return moment
-end
-
 -- Open the hash that has ended, or prolong the last one while both live; return the one to use.
-local function turn(ends, last, dedupe_ms)
+local function turn(windows, ends, last, dedupe_ms)
+  local function set_end(i, moment, lives)
+    redis.call('HSET', KEYS[i], 'window', string.format('%d %d', moment, lives))
+    redis.call('PEXPIREAT', KEYS[i], moment)
+    ends[i] = moment
+  end
+
+  if ends[last] > now_ms + AHEAD_MS then -- by a clock that was wrong?
+    for i = 8, 9 do
+      local lives = tonumber(windows[i]:match('%d+$'))
+      if ends[i] - lives > now_ms + AHEAD_MS then set_end(i, now_ms + math.max(lives, dedupe_ms), lives) end
+    end
+    if ends[last] - now_ms >= dedupe_ms then return last end
+  end
   local number = math.floor(now_ms / dedupe_ms)
   local other = ends[last] > now_ms and 17 - last or 8 + number % 2
   if ends[other] > now_ms then
@@ -29,14 +36,9 @@ end
 -- A token goes into the hash that was opened last, which is the one that ends last, if it lives for `dedupe_ms` more:
 -- so a token is known for as long as its sender asked, whatever other senders ask. A hash is never prolonged after the
 -- other one was opened, so it does end. With one `dedupe_ms` each takes tokens for one window, and lives for one more.
-local function choose_hash(first, second, dedupe_ms)
-  local ends = { [8] = tonumber(first:match('^%d+')), [9] = tonumber(second:match('^%d+')) }
+local function choose_hash(windows, dedupe_ms)
+  local ends = { [8] = tonumber(windows[8]:match('^%d+')), [9] = tonumber(windows[9]:match('^%d+')) }
   local last = ends[9] > ends[8] and 9 or 8
-  if ends[last] > now_ms + AHEAD_MS then -- by a clock that was wrong?
-    for i = 8, 9 do
-      local lives = tonumber((i == 8 and first or second):match('%d+$'))
-      if ends[i] - lives > now_ms + AHEAD_MS then ends[i] = set_end(i, now_ms + math.max(lives, dedupe_ms), lives) end
-    end
-  end
-  return ends[last] - now_ms < dedupe_ms and turn(ends, last, dedupe_ms) or last
+  local left = ends[last] - now_ms
+  return left >= dedupe_ms and left <= AHEAD_MS and last or turn(windows, ends, last, dedupe_ms)
 end

@@ -7,7 +7,7 @@
 --          write_floor(trimmed)  write what has changed
 local floor, known_unkept = unpack(redis.call('HMGET', KEYS[2], 'floor', 'unkept'))
 floor = tonumber(floor or 0)
-local unkept = tonumber(known_unkept or floor) -- where it is missing: see note_unkept in ids.lua
+local unkept = tonumber(known_unkept or floor) -- where it is missing: see unkept.lua
 local floor_before, folded = floor, {}
 
 local function fold(channel, last)
