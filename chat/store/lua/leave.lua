@@ -13,8 +13,7 @@ local forgotten = redis.call('HDEL', read, client)
 local traces = forgotten + redis.call('ZREM', seen, client)
 local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
 if #eldest > 0 then
-  local eldest_ms = tonumber(eldest[2])
-  redis.call('ZADD', polled, eldest_ms > now_ms + AHEAD_MS and now_ms or eldest[2], channel)
+  redis.call('ZADD', polled, credible(tonumber(eldest[2])), channel)
 else
   local orphans = redis.call('HLEN', read) -- positions whose `seen` was lost
   traces, forgotten = traces + orphans + redis.call('ZREM', polled, channel), forgotten + orphans

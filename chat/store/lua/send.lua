@@ -21,7 +21,12 @@ local sent = find_token(token, log, base)
 if sent then return sent end
 
 local traces = not base and (redis.call('ZSCORE', sizes, channel) or redis.call('ZSCORE', polled, channel))
-local sent_ms = stamp(updated, channel)
+local sent_ms = now_ms
+if redis.call('ZADD', updated, 'GT', 'CH', now_ms, channel) == 0 then -- the server's clock stepped back, or in this ms
+  local updated_ms = tonumber(redis.call('ZSCORE', updated, channel))
+  sent_ms = credible(updated_ms) -- not before an older message: a log is sorted
+  if sent_ms < updated_ms then redis.call('ZADD', updated, sent_ms, channel) end
+end
 local size = redis.call('RPUSH', log, string.format('%d:', sent_ms) .. body)
 local known_size = tonumber(redis.call('ZINCRBY', sizes, 1, channel))
 if size == 1 then redis.call('ZADD', heads, sent_ms, channel) end

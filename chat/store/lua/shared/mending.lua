@@ -30,8 +30,8 @@ local function mend_index(log, channel, size)
   if redis.call('ZSCORE', index, channel) then return end
   local score = size
   if look ~= 1 then
-    score = sent_ms_at(log, look == 0 and size - 1 or 0)
-    if score == 0 or score > now_ms then score = now_ms end -- an entry that is none of ours makes no channel due
+    score = credible(sent_ms_at(log, look == 0 and size - 1 or 0))
+    if score == 0 then score = now_ms end -- an entry that is none of ours makes no channel due
   end
   redis.call('ZADD', index, score, channel)
 end

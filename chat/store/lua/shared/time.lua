@@ -3,6 +3,9 @@
 -- Defines  time             seconds and microseconds, as TIME returns them
 --          now_ms           ms since 1970
 --          AHEAD_MS         a stamp further ahead than this is of a clock that was wrong: it counts as now
+--          credible(ms)     a stamp, or now where it is of a clock that was wrong
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local AHEAD_MS = 3600e3
+
+local function credible(ms) return ms > now_ms + AHEAD_MS and now_ms or ms end
