@@ -146,7 +146,7 @@ class Requests:
         else:
             scope = b"%d:%s" % (len(name), name)
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            # The second is what the version before stored, where the order of an object's names counted.
+            # The second digest recognises a key stored with the body as it was encoded.
             digests = _digest(canonical(encoded)), _digest(encoded)
         args = (name, encoded, token, digests[0], self.settings.hard_backlog, self._dedupe_ms)
         return Sending(self.keys.for_send(name), args, channel, body, key, digests)
