@@ -51,7 +51,7 @@ class Gate:
         self._queue: deque[threading.Lock] = deque()  # a held lock for each caller that waits, released when it may go
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():  # a fork takes no threads along, and so nobody who would leave
+        if self._process != os.getpid():  # a fork copies no threads, so no caller would leave the gate
             self._begin()
         if not self._take(POOL_TIMEOUT):
             raise _all_in_use(self._limit)

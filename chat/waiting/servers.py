@@ -39,7 +39,7 @@ class Subscriptions(Generic[T]):
         Raises:
             ChatClosedError: there are no more subscriptions.
         """
-        of_process = (os.getpid(), node)  # a fork takes no threads along
+        of_process = (os.getpid(), node)  # a fork copies no threads
         with self._lock:
             if self._closed:
                 raise ChatClosedError
@@ -81,7 +81,7 @@ def pool_of(client: Any) -> Any:
         message = f"client is a {type(client).__name__} without connection_pool, must be redis-py's own client to wait"
         raise InvalidArgumentError(message)
     if getattr(pool, "max_connections", None) == 1:
-        message = "max_connections of the client is 1, must be at least 2 to wait: one connection hears of sends"
+        message = "max_connections of the client is 1, must be at least 2 to wait: one connection receives the wake-ups"
         raise InvalidArgumentError(message)
     return pool
 

@@ -46,5 +46,5 @@ redis.call('HINCRBY', meta, 'sent', 1)
 
 local id = base + size
 note_token(token, id, digest, dedupe_ms)
-redis.pcall('SPUBLISH', log, '') -- wakes who waits; a user that may not publish has stored the message all the same
+redis.pcall('SPUBLISH', log, '') -- wakes waiting checks; a user that may not publish has stored the message all the same
 return { id, sent_ms }

@@ -1,4 +1,4 @@
--- What a channel has lost, put right by whoever checks it.
+-- Repairs that a check makes on the channel it reads.
 --
 -- Needs    time.lua, ids.lua, unkept.lua, stamp.lua
 --          updated, sizes, heads, trimmed, meta, token   as in check.lua
