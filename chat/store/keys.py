@@ -7,7 +7,7 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:updated          ZSET    channel -> ms of its last message             who is idle?
     chat:{s}:sizes            ZSET    channel -> messages stored                    who is over the backlog?
     chat:{s}:heads            ZSET    channel -> ms of its oldest message, or less  who holds messages too old?
-    chat:{s}:polled           ZSET    channel -> ms of its eldest check, or less    where may a client have expired?
+    chat:{s}:polled           ZSET    channel -> ms of its oldest check, or less    where may a client have expired?
     chat:{s}:trimmed          HASH    channel -> id of the newest message removed
     chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
     chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check

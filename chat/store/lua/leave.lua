@@ -11,9 +11,9 @@ local channel, client = ARGV[1], ARGV[2]
 
 local forgotten = redis.call('HDEL', read, client)
 local traces = forgotten + redis.call('ZREM', seen, client)
-local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
-if #eldest > 0 then
-  redis.call('ZADD', polled, credible(tonumber(eldest[2])), channel)
+local oldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
+if #oldest > 0 then
+  redis.call('ZADD', polled, credible(tonumber(oldest[2])), channel)
 else
   local orphans = redis.call('HLEN', read) -- positions whose `seen` was lost
   traces, forgotten = traces + orphans + redis.call('ZREM', polled, channel), forgotten + orphans

@@ -12,7 +12,7 @@ local function check_all(refusal)
 
   local replies, polls = {}, {}
   for turn = 1, count do
-    local i = (token:byte() + turn) % count + 1 -- the channel that comes first, and has all the room, is another each time
+    local i = (token:byte() + turn) % count + 1 -- start at another channel each call, because the first one may use the whole 1 MB
     local log, seen, read = unpack(KEYS, 3 * i + 4, 3 * i + 6)
     local channel, cursor = unpack(ARGV, 2 * i + 4, 2 * i + 5)
     local done, reply = pcall(check, refusal, log, seen, read, channel, cursor)
