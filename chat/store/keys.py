@@ -1,4 +1,4 @@
-"""How the chat lies in Redis: names of keys, and nothing else.
+"""The keys of the chat in Redis: how it is stored, and the names of all keys.
 
 Channels are spread over shards. All keys of shard ``s`` carry the hash tag ``{s}``, so one script may touch a
 channel and the shard's indexes atomically, on one server and on Redis Cluster alike::

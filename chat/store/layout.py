@@ -48,7 +48,7 @@ def _compare(stored: Any, keys: Keys) -> None:
     """
     if stored is not None and int(stored) != keys.shards:
         message = (
-            f"the data in Redis lies in {int(stored)} shards, this process has {keys.shards}: "
+            f"the data in Redis is stored in {int(stored)} shards, this process has {keys.shards}: "
             f"set CHAT_SHARDS={int(stored)}, or another CHAT_PREFIX for new data"
         )
         raise ShardsMismatchError(message)

@@ -34,7 +34,7 @@ PEEK_RESTORE = Script("peek_restore", "joining", package=PACKAGE)
 GAP = "the ids between are not in the archive"
 GIVEN = "later ids of the channel are not in the archive"
 ASKED = "later ids of the channel were not asked for"
-UNSURE = "only a run tells whether they join on to what would come back"
+UNSURE = "only a real run can tell whether these ids follow the restored ones"
 OTHER = "their ids mean other messages here"
 CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 

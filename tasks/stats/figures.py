@@ -41,7 +41,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
         settings: prefix, shards, limits and schedules; None for the defaults.
 
     Raises:
-        ShardsMismatchError: the data lies in another number of shards.
+        ShardsMismatchError: the data is stored in another number of shards.
         redis.exceptions.ConnectionError: Redis cannot be reached.
         redis.exceptions.ResponseError: a key is of another type; its name is in the message.
     """
