@@ -102,7 +102,7 @@ class Settings:
     Attributes:
         redis_url: where the chat is stored.
         prefix: first part of every key.
-        shards: how many shards the channels are spread over; fixed by the first message.
+        shards: how many shards the channels are spread over; fixed by the first call.
         max_message_bytes: longest body, as JSON.
         dedupe_seconds: for at least this long a repeated send is recognised.
         backlog: messages that a channel keeps when the backlog is cleaned.

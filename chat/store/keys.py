@@ -19,7 +19,7 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:sent:0, sent:1   HASH    token -> id of recent sends, in turn; window -> "<ms when it ends> <ms that it
                                       lives>"; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
-    chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
+    chat:shards               STRING  the number of shards, fixed by the first call
     chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,
                                       <sweep>:runs, :failures, :channels, :messages, :clients -> totals
                                       <sweep>:counted -> tokens of the runs counted last

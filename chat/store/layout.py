@@ -1,4 +1,4 @@
-"""The number of shards is part of the layout in Redis: the first process fixes it, all others must have the same."""
+"""The number of shards, fixed by the first call: a process with another number is refused."""
 
 from __future__ import annotations
 
