@@ -1,4 +1,4 @@
-"""Settings of sending and checking: environment names, defaults and limits.
+"""Settings of the chat: environment names, defaults and limits.
 
 No other module reads the environment. ``tasks.settings`` adds what the daemon needs.
 """
@@ -97,7 +97,9 @@ def _prefix(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What sending and checking need to know. ``Settings()`` has the defaults and reads no environment.
+    """Settings that sending, checking and cleaning share: connection, layout, limits, retention.
+
+    ``Settings()`` has the defaults and reads no environment.
 
     Attributes:
         redis_url: where the chat is stored.
