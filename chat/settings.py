@@ -48,7 +48,7 @@ def option(name: str, default: Any, rule: Rule) -> Any:
     """Return the field of a setting.
 
     Args:
-        name: in the environment.
+        name: name in the environment.
         default: a value, or a function that computes it from the settings of the fields above this one.
         rule: a function that returns the value, converted from a str where necessary, or raises ValueError; and the
             words for what is allowed.
@@ -106,7 +106,7 @@ class Settings:
         prefix: first part of every key.
         shards: how many shards the channels are spread over; fixed by the first call.
         max_message_bytes: longest body, as JSON.
-        dedupe_seconds: for at least this long a repeated send is recognised.
+        dedupe_seconds: seconds for which a repeated send is recognised, at least.
         backlog: messages that a channel keeps when the backlog is cleaned.
         hard_backlog: messages that a channel never exceeds, 0 for no cap; by default the larger of 1,000 and
             10 x `backlog`.

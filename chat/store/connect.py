@@ -106,8 +106,8 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
     ``Redis.from_url`` has no retry of its own in redis-py 8. Retrying is safe: each call carries a token.
 
     Args:
-        url: of one server, sentinels or a cluster, in a form that ``REDIS_URL`` may have.
-        retries: of one command at most.
+        url: URL of one server, sentinels or a cluster, in a form that ``REDIS_URL`` may have.
+        retries: repeats of one command, at most.
         timeout: seconds for a connection, and for a reply.
 
     Raises:

@@ -17,7 +17,7 @@ def confirm_shards(client: Client, keys: Keys, *, create: bool) -> None:
     """Compare the number of shards with the one in Redis.
 
     Args:
-        client: of the Redis that holds the data.
+        client: client of the Redis that holds the data.
         keys: the layout of this process.
         create: store its number of shards where there is none yet.
 

@@ -48,7 +48,7 @@ class Ticket:
         event: set when the name is notified after that moment; ``threading.Event`` or ``asyncio.Event``.
         commands: subscribe to the name, which nobody waited for before; else empty.
         starts_reader: there is no reader; the holder starts one.
-        name: of the registry's own.
+        name: the registry's record of the name.
     """
 
     event: Any

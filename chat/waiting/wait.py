@@ -43,9 +43,9 @@ class Wait:
 
     Args:
         request: the check.
-        seconds: to wait.
+        seconds: seconds to wait.
         client_timeout: seconds without a check until a client is expired.
-        now: seconds of some clock, here and below.
+        now: seconds on a clock, the same here and in every method.
         patient: whether Redis may be away from the beginning, not only after a first check.
     """
 
