@@ -1,4 +1,4 @@
-"""What each call asks of Redis, and what the replies mean: the part that `Chat` and `AsyncChat` share. No I/O here."""
+"""Requests of a chat: arguments checked and encoded for the scripts, replies decoded. No I/O."""
 
 from __future__ import annotations
 

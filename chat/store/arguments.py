@@ -1,4 +1,4 @@
-"""What callers may pass: each check returns its value ready for Redis, or raises what was and what is allowed."""
+"""Checks of callers' arguments: each returns its value ready for Redis, or raises what was and what is allowed."""
 
 from typing import Any
 

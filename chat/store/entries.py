@@ -1,4 +1,4 @@
-"""How a message is stored: an entry of its channel's log, ``<sent ms>:<json>``."""
+"""The stored form of a message: an entry of its channel's log, ``<sent ms>:<json>``."""
 
 from __future__ import annotations
 

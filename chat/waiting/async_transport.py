@@ -1,4 +1,4 @@
-"""How the calls of an `AsyncChat` reach Redis: the twin of ``transport``, with tasks in place of threads."""
+"""The calls of an `AsyncChat` to Redis: the twin of ``transport``, with tasks in place of threads."""
 
 from __future__ import annotations
 

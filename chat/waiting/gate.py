@@ -1,4 +1,4 @@
-"""How many calls go to Redis at a time: no number of callers exhausts a client's pool, and none call after closing."""
+"""A gate for calls to Redis: it admits as many at a time as the client's pool can serve, and none after closing."""
 
 from __future__ import annotations
 

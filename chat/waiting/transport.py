@@ -1,4 +1,4 @@
-"""How the calls of a `Chat` reach Redis: at most so many at a time, none after closing, a waiting one until it ends."""
+"""The calls of a `Chat` to Redis: so many at a time, none after closing, a waiting one until it ends."""
 
 from __future__ import annotations
 

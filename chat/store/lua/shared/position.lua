@@ -1,4 +1,4 @@
--- Where a client stands in a channel.
+-- The position of a client in a channel.
 --
 -- Needs    stamp.lua
 --          token, history   as in check.lua; epoch   of the shard's ids
