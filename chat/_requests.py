@@ -81,10 +81,10 @@ class Checking(NamedTuple):
         return outcome
 
     def again(self, standing: Check) -> Checking:
-        """Return the next check of a client that waits.
+        """Return the next check of a wait.
 
-        With a cursor of the caller's the wait is served from there, whatever other checks of the client read. Without
-        one the checks of a client share its position; should it be forgotten meanwhile, the wait goes on from its own.
+        If the caller passed `after`, it continues from this wait's cursor; else from the client's shared position, with
+        the cursor as fallback.
         """
         reader, _, *amounts, name, after = self.args
         shared = "?" if after[:1] in {"", "?"} else ""

@@ -14,8 +14,8 @@ from chat.store.nodes import (
     AsyncClient,
     Client,
     Command,
-    answer,
-    answer_async,
+    drive,
+    drive_async,
     raise_first,
     run,
     run_all,
@@ -83,7 +83,7 @@ class Script:
                 return execute(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return run(client, self.command(keys, args))
         except ResponseError as error:
-            reply = answer(self.steps(error, keys, args), lambda command: run(client, command))
+            reply = drive(self.steps(error, keys, args), lambda command: run(client, command))
         return raise_first([reply])[0]
 
     async def run_async(self, client: AsyncClient, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
@@ -93,7 +93,7 @@ class Script:
                 return await client.execute_command(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return await run_async(client, self.command(keys, args))
         except ResponseError as error:
-            reply = await answer_async(self.steps(error, keys, args), lambda command: run_async(client, command))
+            reply = await drive_async(self.steps(error, keys, args), lambda command: run_async(client, command))
         return raise_first([reply])[0]
 
     def command(self, keys: Sequence[bytes], args: Iterable[Any]) -> Command:
@@ -126,7 +126,7 @@ class Call(NamedTuple):
 def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
     """Run calls in one round trip to each node; return the replies in order, an error in its reply's place."""
     replies = run_all(client, [script.command(keys, args) for script, keys, args in calls])
-    answer(_unknown(calls, replies), lambda call: call[0](client, *call[1:]))
+    drive(_unknown(calls, replies), lambda call: call[0](client, *call[1:]))
     if again := _refused(calls, replies):
         _replace(replies, again, call_all(client, list(again.values())))
     return replies
@@ -135,7 +135,7 @@ def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
 async def call_all_async(client: AsyncClient, calls: Sequence[Call]) -> list[Any]:
     """Run calls as `call_all` does, through a client of ``redis.asyncio``."""
     replies = await run_all_async(client, [script.command(keys, args) for script, keys, args in calls])
-    await answer_async(_unknown(calls, replies), lambda call: call[0].run_async(client, *call[1:]))
+    await drive_async(_unknown(calls, replies), lambda call: call[0].run_async(client, *call[1:]))
     if again := _refused(calls, replies):
         _replace(replies, again, await call_all_async(client, list(again.values())))
     return replies
