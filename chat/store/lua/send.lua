@@ -1,7 +1,6 @@
 #!lua
 -- Append one message to a channel's log and return its id; a repeated token stores nothing.
 -- No allow-oom: a full Redis refuses the whole script, so nothing of a refused send is stored.
--- time.lua, ids.lua, stamp.lua, windows.lua and tokens.lua stand in front.
 --
 -- KEYS  log, updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py
 --       sent:0, sent:1   tokens of recent sends
