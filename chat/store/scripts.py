@@ -189,10 +189,11 @@ def _has_lost_ids(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("LOST ")
 
 
-READING = ("time", "ids", "unkept", "stamp", "request", "mending", "entries", "position", "reading", "channels")
+_READING = ("time", "ids", "unkept", "request", "mending", "entries", "position", "reading")
+_HISTORY_LOST = Script("history_lost", "time", "ids", "entries", "newest")
 
-SEND = Script("send", "time", "ids", "stamp", "windows", "tokens")
-CHECK = Script("check", *READING, instead=(_is_full, Script("check_known", *READING)))
-HISTORY = Script("history", "newest", instead=(_has_lost_ids, Script("history_lost", "time", "ids", "newest")))
+SEND = Script("send", "time", "ids", "windows", "tokens")
+CHECK = Script("check", *_READING, instead=(_is_full, Script("check_known", *_READING)))
+HISTORY = Script("history", "entries", "newest", instead=(_has_lost_ids, _HISTORY_LOST))
 CLIENTS = Script("clients")
 LEAVE = Script("leave", "time", "ids")

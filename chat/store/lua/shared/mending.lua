@@ -1,7 +1,6 @@
 -- Repairs that a check makes on the channel it reads.
 --
--- Needs    time.lua, ids.lua, unkept.lua, stamp.lua
---          updated, sizes, heads, trimmed, meta, token   as in check.lua
+-- Needs    time.lua, ids.lua, unkept.lua, request.lua
 -- Defines  bounds(log, seen, read, channel)     the id before the log's first message, and the length of the log
 --          mend_index(log, channel, size)       put back the index that has lost a channel with messages
 
