@@ -20,15 +20,10 @@ else
   redis.call('UNLINK', read)
   if redis.call('EXISTS', log) == 0 and not redis.call('ZSCORE', updated, channel) then
     -- The channel itself went before its last client: nothing of it stays but the shard's floor.
-    -- A call that is repeated finds no traces, so it does not take `trimmed` for lost.
     local floor = tonumber(redis.call('HGET', meta, 'floor') or 0)
-    local last = tonumber(redis.call('HGET', trimmed, channel)) or traces > 0 and above_all(floor) or 0
+    local last = last_id(tonumber(redis.call('HGET', trimmed, channel)), traces > 0, floor)
     if last > floor then redis.call('HSET', meta, 'floor', last) end
     redis.call('HDEL', trimmed, channel)
   end
 end
-
-if forgotten > 0 then redis.call('HINCRBY', meta, 'clients', -forgotten) end
-if redis.call('EXISTS', polled) == 0 then
-  redis.call('HSET', meta, 'clients', 0) -- an empty shard: the account is right again
-end
+count_forgotten(meta, polled, forgotten)
