@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from chat import SettingsError, ShardsMismatchError
 from chat.store.connect import connect
 from chat.store.keys import Keys
-from chat.store.layout import confirm_shards
+from chat.store.shards import confirm_shards
 from chat.store.urls import redact_url
 from tasks import app
 from tasks.robust.checks import try_destinations

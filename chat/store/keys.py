@@ -59,7 +59,7 @@ def decode_name(stored: bytes) -> str:
 
 
 class Keys:
-    """The keys of one layout.
+    """The keys of one chat.
 
     Args:
         prefix: first part of every key.
@@ -68,7 +68,7 @@ class Keys:
 
     def __init__(self, prefix: str, shards: int) -> None:
         self.shards = shards
-        self.layout = f"{prefix}:shards".encode()
+        self.shards_key = f"{prefix}:shards".encode()
         self.runs = f"{prefix}:runs".encode()
         self._prefixes = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
         self._send_shard = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]

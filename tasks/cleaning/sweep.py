@@ -13,8 +13,8 @@ from chat.settings import Settings as ChatSettings
 from chat.store.arguments import at_least, milliseconds, shown
 from chat.store.connect import confirm_client
 from chat.store.keys import Keys, decode_name
-from chat.store.layout import confirm_shards
 from chat.store.scripts import call_all
+from chat.store.shards import confirm_shards
 from tasks.cleaning.calls import Calls, Lease
 from tasks.cleaning.hooks import Hooks
 from tasks.cleaning.job import Job

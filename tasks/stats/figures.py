@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from chat.store.keys import Keys, decode_name
-from chat.store.layout import confirm_shards
 from chat.store.nodes import Command, nodes, run_all
 from chat.store.scripts import call_all
+from chat.store.shards import confirm_shards
 from tasks.cleaning.calls import Calls
 from tasks.cleaning.rules import RULES, Limits, rules_of, sweeps
 from tasks.cleaning.runs import LastRun, last_run, time_of

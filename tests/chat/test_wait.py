@@ -327,7 +327,7 @@ def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
     with server.client() as redis:
         redis.config_resetstat()
         assert asyncio.run(wait()) == [["hi"]] * 1000
-        assert calls(redis)["get"] <= 2 * 32  # the layout: by those that had their turn at once
+        assert calls(redis)["get"] <= 2 * 32  # the number of shards: by those that had their turn at once
 
 
 @pytest.mark.parametrize("client", [Redis(port=1, max_connections=1), Mock(spec=["execute_command", "get", "set"])])
