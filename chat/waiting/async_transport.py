@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from chat.store.connect import confirm_client, stop_retrying
 from chat.store.scripts import CHECK, out_of_memory
 from chat.store.shards import confirm_shards_async
-from chat.waiting.aio import AsyncWakeUps
+from chat.waiting.async_wake_ups import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
 from chat.waiting.gate import AsyncGate
 from chat.waiting.servers import share_of_waiters

@@ -14,8 +14,8 @@ from chat.store.shards import confirm_shards
 from chat.waiting.checks import CheckThreads
 from chat.waiting.gate import CLOSE_TIMEOUT, Gate
 from chat.waiting.servers import share_of_waiters
-from chat.waiting.threads import WakeUps
 from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wake_ups import WakeUps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
