@@ -14,8 +14,7 @@ from chat.store.scripts import CHECK, out_of_memory
 from chat.store.shards import confirm_shards_async
 from chat.waiting.async_wake_ups import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
-from chat.waiting.gate import AsyncGate
-from chat.waiting.servers import share_of_waiters
+from chat.waiting.gate import AsyncGate, share_of_waiters
 from chat.waiting.wait import UNREACHABLE, Wait
 
 if TYPE_CHECKING:

@@ -16,20 +16,33 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
 from chat.store.nodes import CUT_OFF
-from chat.waiting.servers import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from chat.store.nodes import AsyncClient, Client
 
-__all__ = ["CLOSE_TIMEOUT", "DISCONNECTED", "AsyncGate", "Gate"]
+__all__ = ["CLOSE_TIMEOUT", "DISCONNECTED", "AsyncGate", "Gate", "connections_of", "share_of_waiters"]
 
+CONNECTIONS = 96  # of the 100 of redis-py's pool; the others are for subscriptions
 POOL_TIMEOUT = 5  # seconds that a call waits for a free connection
 CLOSE_TIMEOUT = 1  # seconds that calls under way may take to end once the chat is closed
 
 DISCONNECTED = (RedisConnectionError, RedisTimeoutError, OSError)
 CLOSED_MEANWHILE = (*DISCONNECTED, *CUT_OFF)  # what a call raises when the chat is closed during it
+
+
+def connections_of(client: Any) -> int:
+    """Return how many calls a client's pool can serve at a time."""
+    most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
+    if not isinstance(most, int):  # a cluster's client, with a pool for each server; or a wrapper
+        return CONNECTIONS
+    return max(1, min(CONNECTIONS, most - 2))
+
+
+def share_of_waiters(client: Any) -> int:
+    """Return how many of these may be checks of waiters, so that other calls do not queue behind them."""
+    return max(1, connections_of(client) // 3)
 
 
 def _all_in_use(limit: int) -> MaxConnectionsError:

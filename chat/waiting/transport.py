@@ -12,8 +12,7 @@ from chat.store.connect import confirm_client, stop_retrying
 from chat.store.scripts import CHECK, out_of_memory
 from chat.store.shards import confirm_shards
 from chat.waiting.checks import CheckThreads
-from chat.waiting.gate import CLOSE_TIMEOUT, Gate
-from chat.waiting.servers import share_of_waiters
+from chat.waiting.gate import CLOSE_TIMEOUT, Gate, share_of_waiters
 from chat.waiting.wait import UNREACHABLE, Wait
 from chat.waiting.wake_ups import WakeUps
 
