@@ -18,7 +18,7 @@ from dotenv import dotenv_values, find_dotenv
 from dotenv.parser import parse_stream
 
 from chat._errors import SettingsError
-from chat.store.arguments import LONGEST, printable, short
+from chat.store.arguments import LONGEST, safe_repr, short
 from chat.store.urls import FORMS, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _validated(item: Field[Any], value: Any) -> Any:
     try:
         return item.metadata["parse"](value)
     except (TypeError, ValueError, AttributeError):
-        shown = short(printable(redact_url(value)) if isinstance(value, str) else redact_url(printable(value)))
+        shown = short(safe_repr(redact_url(value)) if isinstance(value, str) else redact_url(safe_repr(value)))
         hint = password_hint(value) if item.name.endswith("_url") else ""
         message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}{hint}"
         raise SettingsError(message) from None
