@@ -34,6 +34,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Command",
+    "checked",
     "drive",
     "drive_async",
     "nodes",
@@ -74,10 +75,14 @@ class Command(NamedTuple):
 
 def raise_first(replies: list[Any]) -> list[Any]:
     """Return replies as they are, or raise the first error among them; all other commands were run."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+    return [checked(reply) for reply in replies]
+
+
+def checked(reply: Any) -> Any:
+    """Return a reply, or raise the error in its place."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def run(client: Client, command: Command) -> Any:
@@ -87,7 +92,7 @@ def run(client: Client, command: Command) -> Any:
     before each call.
     """
     if command.words[0].endswith("_RO") and isinstance(client, RedisCluster):
-        return raise_first(run_all(client, [command]))[0]
+        return checked(run_all(client, [command])[0])
     execute: Any = client.execute_command
     return execute(*command.words, **command.options)
 
@@ -95,7 +100,7 @@ def run(client: Client, command: Command) -> Any:
 async def run_async(client: AsyncClient, command: Command) -> Any:
     """Run a command as `run` does, through a client of ``redis.asyncio``."""
     if command.words[0].endswith("_RO") and isinstance(client, redis_asyncio.RedisCluster):
-        return raise_first(await run_all_async(client, [command]))[0]
+        return checked((await run_all_async(client, [command]))[0])
     return await client.execute_command(*command.words, **command.options)
 
 
