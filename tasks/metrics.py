@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
     from tasks.stats.figures import Stats, SweepStats
     from tasks.stats.usage import Queue
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from celery import Task
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 __all__ = ["clean_backlog", "clean_channels", "clean_clients"]
 

@@ -19,11 +19,11 @@ from redis.sentinel import Sentinel
 
 from chat._errors import InvalidArgumentError
 from chat.store.explain import explain_cluster
-from chat.store.nodes import AsyncClient, Client, nodes
+from chat.store.nodes import AsyncClient, Client
 from chat.store.retry import AsyncSharedRetry, ExplainingAsyncRetry, ExplainingRetry, SharedRetry
 from chat.store.urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["AsyncClient", "Client", "confirm_client", "connect", "connect_async", "nodes", "stop_retrying"]
+__all__ = ["confirm_client", "connect", "connect_async", "stop_retrying"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds

@@ -10,7 +10,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from chat import InvalidArgumentError, SettingsError
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from tasks.archive.destinations import Folder, archive_at, hook_at
 from tasks.periodic import chat_redis
 from tasks.settings import Settings, unknown_names

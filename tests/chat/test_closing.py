@@ -15,7 +15,7 @@ from servers import BINARIES, Server, eventually
 from waiters import Waiter, waiting
 
 from chat import AsyncChat, Chat, ChatClosedError
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from chat.waiting import registry, wait
 from chat.waiting.gate import connections_of
 

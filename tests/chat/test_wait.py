@@ -17,7 +17,7 @@ from waiters import Waiter, listeners, waiting
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from chat.waiting import async_wake_ups, registry, wait, wake_ups
 from tasks.cleaning import clean_clients
 
