@@ -16,18 +16,16 @@ from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError,
 from chat._values import Check, Message
 from chat.settings import Settings
 from chat.store.arguments import MOST, at_least, name_of, shown
-from chat.store.entries import canonical, encode_body, time_of
+from chat.store.entries import STAMP, canonical, encode_body, time_of
 from chat.store.keys import Keys, decode_name
 from chat.store.scripts import CHECK, HISTORY, LEAVE, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PAGE", "Checking", "Many", "Requests", "Sending"]
+__all__ = ["Checking", "Many", "Requests", "Sending"]
 
-STAMP = 14  # bytes before the body in an entry of a log
 CHANNELS_PER_CALL = 20  # of a check: with little to tell, under 1 ms of the server's time
-PAGE = 100  # names that one call lists
 
 UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
 
