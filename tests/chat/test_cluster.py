@@ -110,7 +110,7 @@ def test_slots_move_while_traffic_runs(cluster: Cluster, traffic: Traffic) -> No
 
     traffic.add(send)
     traffic.add(read)
-    traffic.add(lambda chat: clean_backlog(chat.waiting.transport.client, settings=SETTINGS))
+    traffic.add(lambda chat: clean_backlog(chat._transport.client, settings=SETTINGS))
     moved = 0
     for channel in ROOMS[:8]:
         slot = slot_of(cluster, channel)
