@@ -222,8 +222,8 @@ def test_the_daemon_cleans_a_cluster_with_its_broker_elsewhere(cluster: Cluster,
         works(lab)
         lab.send("tea", "kept")
         assert run("-m", "chat", "check", "bob", "tea", **environment).stdout.endswith("  kept\n")
-        assert "channels 1, messages 1" in run("-m", "chat", "stats", **environment).stdout
-        eventually(lambda: "0 taken" in run("-m", "chat", "stats", **environment).stdout)
+        assert "channels 1, messages 1" in run("-m", "celery", "-A", "tasks", "stats", **environment).stdout
+        eventually(lambda: "0 taken" in run("-m", "celery", "-A", "tasks", "stats", **environment).stdout)
         done = run("-m", "celery", "-A", "tasks", "clean", "all", **environment)
         assert (done.returncode, done.stderr) == (0, "")
         cluster.kill(cluster.owner(slot_of(cluster, "canary")))
