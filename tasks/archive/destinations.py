@@ -23,12 +23,11 @@ class Archive(Protocol):
     """Takes what is about to be removed."""
 
     def keep(
-        self, shard: int, messages: Mapping[str, tuple[Message, ...]], *, epoch: str = "", run: str = ""
+        self, messages: Mapping[str, tuple[Message, ...]], *, epoch: str = "", run: str = ""
     ) -> dict[str, Exception]:
         """Keep messages of some channels of a shard; return those that could not be kept, each with its error.
 
         Args:
-            shard: its number.
             messages: by channel, with ids that follow one another.
             epoch: of the shard; in another epoch the same ids mean other messages.
             run: id of the run that is about to remove them.
@@ -71,7 +70,6 @@ class _Function:
 
     def keep(
         self,
-        shard: int,  # noqa: ARG002
         messages: Mapping[str, tuple[Message, ...]],
         *,
         epoch: str = "",  # noqa: ARG002

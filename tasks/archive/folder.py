@@ -54,7 +54,6 @@ class Folder:
 
     def keep(
         self,
-        shard: int,  # noqa: ARG002
         messages: Mapping[str, tuple[Message, ...]],
         *,
         epoch: str = "",

@@ -49,9 +49,7 @@ class Hooks:
         if self._hook:
             job.batch = 1  # until it proves quick
 
-    def keep(
-        self, shard: int, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str
-    ) -> dict[bytes, int]:
+    def keep(self, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str) -> dict[bytes, int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
 
         Where that takes long, the channels that are left wait for their turn.
@@ -61,7 +59,7 @@ class Hooks:
         if not self.archive:
             return handed
         for portion in portions(self.archive, self._decoded(names, slices)):
-            failed = self.archive.keep(shard, portion, epoch=epoch, run=run)
+            failed = self.archive.keep(portion, epoch=epoch, run=run)
             for channel, messages in portion.items():
                 name = encode_text(channel)
                 if error := failed.get(channel):

@@ -90,7 +90,7 @@ class Removal:
         making = Call(EPOCH, meta, (secrets.token_hex(6),))
         epoch, (slices, errors) = self._ask(making, self._calls.look(reading, names))
         self._job.tally.refuse_places(names, errors)
-        return self._hooks.keep(self._calls.shard, names, slices, epoch=str(epoch, "ascii"), run=self._lease.owner)
+        return self._hooks.keep(names, slices, epoch=str(epoch, "ascii"), run=self._lease.owner)
 
     def _remove(self, names: list[bytes], ids: list[int]) -> tuple[Any, Any]:
         """Remove a batch and name the next; an error of the latter is returned, as the batch is gone all the same."""
