@@ -94,14 +94,14 @@ def family(name: str, text: str, *labels: str) -> Any:
 
 
 class Collector:
-    """What Prometheus' client library asks at each scrape."""
+    """A collector for Prometheus' client library, called at each scrape."""
 
     def describe(self) -> list[Metric]:
-        """Return what there will be, without a word to Redis."""
+        """Return the names of the metrics, without a call to Redis."""
         return [family(name, name) for name in NAMES]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; when Redis is away only that."""
+        """Yield the metrics; when Redis is away, only ``chat_up``."""
         up = family(*UP)
         try:
             client, broker, settings = clients()

@@ -1,4 +1,4 @@
-"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs in Celery's form."""
+"""Values that ``celeryconfig`` computes from the settings: the beat schedule, and URLs in Celery's form."""
 
 from __future__ import annotations
 

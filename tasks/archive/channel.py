@@ -34,23 +34,23 @@ PEEK_RESTORE = Script("peek_restore", "joining", package=PACKAGE)
 GAP = "the ids between are not in the archive"
 GIVEN = "later ids of the channel are not in the archive"
 ASKED = "later ids of the channel were not asked for"
-UNSURE = "only a run tells whether they join on to what would come back"
+UNSURE = "only a real run can tell whether these ids follow the restored ones"
 OTHER = "their ids mean other messages here"
 CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 
 
 @dataclass(slots=True)
 class Restored:
-    """What came back of a channel.
+    """The messages that came back of a channel.
 
     Attributes:
-        channel: its name.
+        channel: name of the channel.
         first: id of the oldest message that was put back, or 0.
         last: id of the newest.
-        messages: that were put back.
+        messages: number of messages that were put back.
         stored: archived messages that were there already.
         left: archived messages that were skipped, since they lie beyond a gap or belong to other ids.
-        reason: why the first of these was.
+        reason: why the first of these was skipped.
     """
 
     channel: str
@@ -66,14 +66,14 @@ class ChannelRestore:
     """A channel that gets its messages back, from the newest down.
 
     Args:
-        client: of the chat's Redis.
-        keys: of the chat.
-        name: of the channel.
-        days: on which messages were sent that are wanted; none for all.
-        dry_run: change nothing.
+        client: client of the chat's Redis.
+        keys: names of the chat's keys.
+        name: name of the channel.
+        days: days on which the wanted messages were sent; none for all.
+        dry_run: whether to change nothing.
 
     Attributes:
-        restored: what came back so far.
+        restored: the messages that came back so far.
     """
 
     def __init__(self, client: Client, keys: Keys, name: bytes, days: Collection[date], *, dry_run: bool) -> None:
@@ -92,7 +92,7 @@ class ChannelRestore:
         self._base = None if base is None else int(base)  # id of the newest message that is not stored
         self._top = int(base or 0) + size  # and of the newest that is
         self._epoch = str(epoch or b"", "ascii")
-        given = min(int(floor or 0), int(unkept or floor or 0))  # as in restore.lua
+        given = min(int(floor or 0), int(unkept or floor or 0))  # as in joining.lua
         self._unsure = given if base is None else min(given, int(base))  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
@@ -104,7 +104,7 @@ class ChannelRestore:
         epochs = sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True)
         rows = [merged(by_epoch[epoch]) for epoch in epochs]
         firsts = [next(of_epoch) for of_epoch in rows]
-        # What was sent after the newest of that epoch may have been given later ids: a version that notes no epoch ran.
+        # An archive without an epoch cannot prove that it has the last ids.
         begin = self._base is None and max(firsts, key=lambda row: sent_ms_of(row[1])) == firsts[0]
         for epoch, first, of_epoch in zip(epochs, firsts, rows, strict=True):
             if self._dry_run and self.restored.messages:

@@ -1,4 +1,4 @@
-"""Where removed messages are kept: a folder, or a function of the user's."""
+"""The archive as a sweep sees it: a folder, or a function of the user's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Archive(Protocol):
 
         Args:
             messages: by channel, with ids that follow one another.
-            epoch: of the shard; in another epoch the same ids mean other messages.
+            epoch: epoch of the shard; in another epoch the same ids mean other messages.
             run: id of the run that is about to remove them.
         """
 

@@ -1,4 +1,4 @@
-"""What a run hands to others: messages to the archive before they are removed, names to the hook afterwards.
+"""The hand-over of a run: messages to the archive before they are removed, names to the hook afterwards.
 
 Both may be functions of the user's. One that fails or is slow must not harm the cleaning.
 """
@@ -33,8 +33,8 @@ class Hooks:
     """The archive and the hook of one run, where its rules have use for them.
 
     Args:
-        settings: where the archive and the hook are named.
-        rules: of the sweep.
+        settings: settings that name the archive and the hook.
+        rules: rules of the sweep.
         job: the run; its tally gets what was handed over, and the errors.
         ends: exceptions that end the run, whoever raises them.
 
@@ -73,9 +73,14 @@ class Hooks:
         return handed
 
     def announce(self, names: list[bytes], of_names: Sequence[Any]) -> None:
-        """Call the hook for what is gone: of each name 1, or a list of clients; 0 or none for what stayed.
+        """Call the hook for what was removed.
 
-        What is gone must be told, so a slow hook gets one channel at a time, and a quick one soon a whole batch.
+        A removal must be announced before the time is over, so a slow hook gets one channel at a time, and a quick one
+        soon a whole batch.
+
+        Args:
+            names: names of the channels.
+            of_names: for each name 1 (channel removed), a list of clients, or 0.
         """
         if not self._hook:
             return

@@ -23,9 +23,9 @@ class Job:
     """One run of a sweep.
 
     Args:
-        client: of the chat's Redis.
-        seconds: the run may take, None for no end.
-        progress: called with the number of candidates handled and due.
+        client: client of the chat's Redis.
+        seconds: seconds that the run may take, None for no end.
+        progress: function that is called with the number of candidates handled and due.
 
     Attributes:
         tally: what the run has counted so far.

@@ -26,10 +26,10 @@ class Removal:
 
     Args:
         job: the run.
-        calls: of the rule in the shard.
+        calls: the calls of the rule in the shard.
         hooks: the archive, which gets messages first, and the hook, which is told what is gone.
-        lease: that the run takes.
-        mark: field that gets the time when nothing is due, empty for none.
+        lease: the lease that the run takes.
+        mark: field of `meta` that gets the time when nothing is due, empty for none.
     """
 
     def __init__(self, job: Job, calls: Calls, hooks: Hooks, lease: Lease, mark: str) -> None:

@@ -1,4 +1,4 @@
-"""The record of the runs: what each sweep last did, kept in Redis for stats, metrics and beat."""
+"""The record of the runs, kept in Redis for stats, metrics and beat."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def time_of(noted: bytes | None, now_ms: int | None = None) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRun:
-    """What is recorded of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
+    """The recorded state of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
 
     Attributes:
         started_ms: when the last run started.

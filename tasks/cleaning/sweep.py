@@ -23,7 +23,7 @@ from tasks.cleaning.removal import Removal
 from tasks.cleaning.report import Report
 from tasks.cleaning.rules import Limits, rules_of
 from tasks.cleaning.runs import recorded
-from tasks.settings import extended
+from tasks.settings import daemon_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,9 +38,9 @@ class Sweep:
     """One run of one sweep over some shards.
 
     Args:
-        name: of the sweep.
-        client: of the chat's Redis.
-        overrides: limits instead of those of the settings, None for these.
+        name: name of the sweep.
+        client: client of the chat's Redis.
+        overrides: limits of this run by name, None for those of the settings.
         shards: as all that follows, see `SweepOptions`.
     """
 
@@ -64,7 +64,7 @@ class Sweep:
         if not isinstance(dry_run, bool):
             message = f"dry_run is {shown(dry_run)}, must be true or false"
             raise InvalidArgumentError(message)
-        self._settings = extended(settings)
+        self._settings = daemon_settings(settings)
         self._name, self._dry_run, self._ends = name, dry_run, ends
         self._limits, self._defaults = Limits.of(self._settings, overrides), Limits.of(self._settings)
         self._rules = rules_of(self._limits, name)
@@ -141,7 +141,7 @@ class Sweep:
         return Calls(rule, self._limits, self._keys, shard)
 
     def _mark(self, rule: Rule) -> str:
-        """Return the field that says a shard is done, where the run is at least as strict as the settings."""
+        """Return the rule's mark; empty if this run's limit is laxer than the settings': it proves nothing then."""
         limit, default = getattr(self._limits, rule.limit), getattr(self._defaults, rule.limit)
         return rule.mark if limit <= default else ""
 

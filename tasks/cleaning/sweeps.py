@@ -30,7 +30,7 @@ class SweepOptions(TypedDict, total=False):
         dry_run: whether to count only what would be removed. Redis is not written to, so a user of Redis that may only
             read is enough.
         time_budget: seconds after which the sweep stops and reports what is left, None for no end.
-        progress: called twice a second, and at the end, with the number of candidates handled and due.
+        progress: function that is called twice a second, and at the end, with the number of candidates handled and due.
         settings: prefix, shards and defaults, of `chat.Settings` or `tasks.settings.Settings`; None for all defaults.
             Only the latter have an archive and a hook.
         ends: exceptions that end the run also when a function of ``CHAT_ARCHIVE`` or ``CHAT_ON_EXPIRE`` raises them,

@@ -1,4 +1,4 @@
-"""What the operator's commands share: exit codes, one line for an error, and rich where somebody looks."""
+"""Shared parts of the operator's commands: exit codes, one line for an error, rich output on a terminal."""
 
 from __future__ import annotations
 

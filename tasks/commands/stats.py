@@ -41,7 +41,7 @@ SHARD_COLUMNS = ("shard", "channels", "messages", "clients", "idle", "over_backl
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """What one look at Redis and the broker found; in place of a queue that could not be read, the reason."""
+    """The state of Redis and the broker at one moment; in place of a queue that could not be read, the reason."""
 
     stats: Stats
     memory: Memory

@@ -47,7 +47,7 @@ class ShardStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepStats:
-    """How far a sweep has come.
+    """The state of a sweep.
 
     Attributes:
         due: channels with something due, now.

@@ -1002,7 +1002,7 @@ def test_a_rule_that_is_changed_changes_the_sweep_its_dry_run_and_the_stats(
 def test_a_rule_that_is_added_is_swept_counted_and_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 5)
     lab.idle("lobby", 901)
-    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", figure="too_old")
+    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", stat="too_old")
     monkeypatch.setattr(rules, "RULES", (*rules.RULES, added))
     assert read_stats(lab.redis, settings=lab.settings).sweeps["clean_backlog"].due == 1
     assert clean_backlog(lab.redis, settings=lab.settings, backlog=4, dry_run=True).messages == 2  # of either rule

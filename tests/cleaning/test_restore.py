@@ -399,7 +399,7 @@ def test_a_dry_run_says_what_it_cannot_know_of_several_histories(archived: Lab, 
     forget(archived, "lobby")
     (dry,) = restore(archived.redis, folder, dry_run=True, settings=archived.settings)
     assert (dry.messages, dry.left) == (4, 3)
-    assert dry.reason == "only a run tells whether they join on to what would come back"
+    assert dry.reason == "only a real run can tell whether these ids follow the restored ones"
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.messages, restored.stored, restored.left) == (4, 3, 0)
 
