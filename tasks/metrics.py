@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from chat import ChatError
 from chat.store.connect import connect
-from tasks.schedule import SWEEPS, longest_interval
+from tasks.cleaning import SWEEPS
+from tasks.schedule import longest_interval
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_queue

@@ -19,7 +19,6 @@ from redis.exceptions import RedisError
 from chat import ChatError, InvalidArgumentError
 from chat.store.connect import connect
 from tasks import cleaning
-from tasks.cleaning.sweeps import SweepOptions
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ TIME_BUDGET = 40  # seconds; below celeryconfig's soft time limit, so that a swe
 # Celery raises this Exception wherever a task happens to be, in a user's function too. A sweep must not treat it as a
 # failure of that function, and `tasks.cleaning` knows no Celery.
 ENDS = (SoftTimeLimitExceeded,)
-RESERVED = {"client", "options", "time_budget", "progress", "settings", "ends"}  # arguments that no caller may set
+OPTIONS = {"shards", "dry_run"}  # those of every sweep that a caller may set, beside the limits
 
 log = get_task_logger(__name__)
 
@@ -116,7 +115,8 @@ def run_sweep(
     Raises:
         InvalidArgumentError: an argument that the sweep does not take, or a value that is not allowed.
     """
-    allowed = sorted({*inspect.signature(clean).parameters, *SweepOptions.__annotations__} - RESERVED)
+    limits = {name for name, limit in inspect.signature(clean).parameters.items() if limit.kind is limit.KEYWORD_ONLY}
+    allowed = sorted(limits | OPTIONS)
     unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
     if unknown:
         message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chat.store.scripts import Script
     from tasks.settings import Settings
 
-__all__ = ["RULES", "Action", "Limits", "Order", "Rule", "rules_of", "sweeps"]
+__all__ = ["RULES", "Action", "Limits", "Order", "Rule", "rules_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +196,3 @@ RULES = (
 def rules_of(limits: Limits, sweep: str = "") -> list[Rule]:
     """Return the rules that the limits leave switched on, of one sweep or of all."""
     return [rule for rule in RULES if sweep in {"", rule.sweep} and (getattr(limits, rule.limit) or not rule.optional)]
-
-
-def sweeps() -> list[str]:
-    """Return the names of the sweeps."""
-    return list(dict.fromkeys(rule.sweep for rule in RULES))

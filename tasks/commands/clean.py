@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
-from tasks import cleaning
+from tasks.cleaning import SWEEPS
 from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, exit_codes, write
 from tasks.commands.remote import run_in_worker
 from tasks.periodic import chat_redis, run_sweep
@@ -43,7 +43,7 @@ def clean(
             for number, sweep in enumerate(sweeps):
                 with Bar(sweep) as bar:
                     if now:
-                        report = run_sweep(getattr(cleaning, sweep), given, time_budget=None, progress=bar)
+                        report = run_sweep(SWEEPS[sweep], given, time_budget=None, progress=bar)
                     else:
                         report = run_in_worker(app, sweep, given, bar)
                 show(report, as_json=as_json, first=not number)
@@ -63,7 +63,7 @@ def preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
         with Bar(f"{sweep}?") as bar:
             budget = None if ask else 0
             dry = overrides | {"dry_run": True}
-            reports.append(run_sweep(getattr(cleaning, sweep), dry, time_budget=budget, progress=bar))
+            reports.append(run_sweep(SWEEPS[sweep], dry, time_budget=budget, progress=bar))
     if not ask:
         return
     client, settings = chat_redis()

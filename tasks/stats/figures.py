@@ -10,9 +10,10 @@ from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.nodes import Command, nodes, run_all
 from chat.store.scripts import call_all
+from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import Calls
-from tasks.cleaning.rules import RULES, Limits, rules_of, sweeps
-from tasks.cleaning.runs import LastRun, last_run, time_of
+from tasks.cleaning.record import LastRun, last_run, time_of
+from tasks.cleaning.rules import RULES, Limits, rules_of
 from tasks.settings import daemon_settings
 from tasks.stats.values import ShardStats, Stats, SweepStats
 
@@ -67,7 +68,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
                 now_ms=now_ms,
                 interval=settings.interval(sweep),
             )
-            for sweep in sweeps()
+            for sweep in SWEEPS
         },
         memory_used=memory_used,
         memory_limit=memory_limit,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.cleaning.runs import LastRun
+    from tasks.cleaning.record import LastRun
 
 __all__ = ["ShardStats", "Stats", "SweepStats"]
 

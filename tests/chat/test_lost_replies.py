@@ -13,7 +13,7 @@ from chat import Chat, KeyReusedError
 from chat.store.connect import connect
 from chat.store.keys import Keys
 from tasks.cleaning import Report
-from tasks.cleaning.runs import last_run, recorded
+from tasks.cleaning.record import last_run, recorded
 from tasks.cleaning.scripts import NOTE_RUN
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from chat.store.entries import decode_slice, time_of
 from tasks.archive import destinations
 from tasks.archive.folder import Folder
 from tasks.archive.reader import Reader
-from tasks.cleaning import clean_backlog, clean_channels, clean_clients, hooks, job
-from tasks.cleaning.hooks import Hooks
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients, hand_over
+from tasks.cleaning import run as sweep_run
+from tasks.cleaning.hand_over import HandOver
 from tasks.cleaning.removal import Removal
 from tasks.cleaning.scripts import FORGET_CLIENTS
 from tasks.stats.figures import read_stats
@@ -484,7 +485,7 @@ class Slow:
         self.calls: list[Any] = []
         self.then: Callable[[], None] = lambda: None
         self.limit: tuple[float, type[BaseException]] | None = None  # when the task is ended, and by what
-        for module in (job, hooks):
+        for module in (sweep_run, hand_over):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         module: Any = ModuleType("slow")
         module.call = self
@@ -713,9 +714,9 @@ def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
         return keep_all(*args, **more)
 
     seen: list[dict[bytes, bytes]] = []
-    hand_over, keep_all = Removal._hand_over, Hooks.keep
+    hand_over, keep_all = Removal._hand_over, HandOver.keep
     monkeypatch.setattr(Removal, "_hand_over", look)
-    monkeypatch.setattr(Hooks, "keep", keep)
+    monkeypatch.setattr(HandOver, "keep", keep)
     archived.redis.hset(archived.key("lobby", "meta"), "epoch", "0123456789ab")
     archived.send_all("lobby", 5)
     archived.idle("lobby", 901)

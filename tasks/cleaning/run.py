@@ -1,8 +1,9 @@
-"""A sweep: which shards have work, what is done there, and the report of it."""
+"""One run of a sweep: the shards that have work, the time it may take, its progress and its report."""
 
 from __future__ import annotations
 
 import secrets
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,14 @@ from chat.store.connect import confirm_client
 from chat.store.keys import Keys, decode_name
 from chat.store.layout import confirm_shards
 from chat.store.scripts import call_all
-from tasks.cleaning.calls import Calls, Lease
-from tasks.cleaning.hooks import Hooks
-from tasks.cleaning.job import Job
+from tasks.cleaning.calls import BATCH, Calls, Lease
+from tasks.cleaning.hand_over import HandOver
 from tasks.cleaning.preview import preview
+from tasks.cleaning.record import recorded
 from tasks.cleaning.removal import Removal
 from tasks.cleaning.report import Report
 from tasks.cleaning.rules import Limits, rules_of
-from tasks.cleaning.runs import recorded
+from tasks.cleaning.tally import Tally
 from tasks.settings import daemon_settings
 
 if TYPE_CHECKING:
@@ -31,22 +32,30 @@ if TYPE_CHECKING:
     from chat.store.nodes import Client
     from tasks.cleaning.rules import Rule
 
-__all__ = ["Sweep"]
+__all__ = ["Run"]
+
+PROGRESS_EVERY = 0.5  # seconds
 
 
-class Sweep:
-    """One run of one sweep over some shards.
+class Run:
+    """One run of a sweep over some shards.
 
     Args:
-        name: name of the sweep.
+        sweep: name of the sweep.
         client: client of the chat's Redis.
         overrides: limits of this run by name, None for those of the settings.
-        shards: as all that follows, see `SweepOptions`.
+        **options: see `SweepOptions`.
+
+    Attributes:
+        client: client of the chat's Redis.
+        lease: the right to remove in a shard.
+        tally: what the run has counted so far.
+        batch: candidates that a call asks for.
     """
 
     def __init__(
         self,
-        name: str,
+        sweep: str,
         client: Client,
         overrides: Mapping[str, Any],
         *,
@@ -65,85 +74,88 @@ class Sweep:
             message = f"dry_run is {shown(dry_run)}, must be true or false"
             raise InvalidArgumentError(message)
         self._settings = daemon_settings(settings)
-        self._name, self._dry_run, self._ends = name, dry_run, ends
         self._limits, self._defaults = Limits.of(self._settings, overrides), Limits.of(self._settings)
-        self._rules = rules_of(self._limits, name)
+        self._rules = rules_of(self._limits, sweep)
         self._keys = Keys(self._settings.prefix, self._settings.shards)
         self._shards = _chosen(shards, self._settings.shards)
-        self._lease = Lease(name, secrets.token_hex(8))
-        seconds = None if time_budget is None else milliseconds("time_budget", time_budget) / 1000
-        self._job = Job(client, seconds, progress)
+        self._seconds = None if time_budget is None else milliseconds("time_budget", time_budget) / 1000
+        self._dry_run, self._progress, self._ends = dry_run, progress, ends
+        self.client, self.lease = client, Lease(sweep, secrets.token_hex(8))
+        self.tally, self.batch, self._expected = Tally(), BATCH, 0
+        self._started = self._tell_at = time.monotonic()
 
-    def run(self) -> Report:
-        """Apply the rules of the sweep to every shard where something is due."""
+    def report(self) -> Report:
+        """Apply the rules of the sweep to every shard where something is due, and return the report."""
         if self._dry_run:
-            return self._run(lambda rule, shard: preview(self._job, self._calls(rule, shard)))
-        return recorded(self._remove, self._job.client, self._keys, self._name, self._removed)
+            return self._apply(partial(preview, self))
+        return recorded(self._remove, self.client, self._keys, self.lease.sweep, self.tally.removed)
+
+    def mark(self, rule: Rule) -> str:
+        """Return the rule's mark; empty if this run's limit is laxer than the settings': it proves nothing then."""
+        limit, default = getattr(self._limits, rule.limit), getattr(self._defaults, rule.limit)
+        return rule.mark if limit <= default else ""
+
+    def candidates(self) -> int:
+        """Return how many candidates to ask for: none when the time is over."""
+        return 0 if self._seconds is not None and self._elapsed >= self._seconds else self.batch
+
+    def tell(self, *, at_end: bool = False) -> None:
+        """Report progress; not at every batch, as a listener may cost more than that."""
+        if self._progress and (at_end or time.monotonic() >= self._tell_at):
+            self._tell_at = time.monotonic() + PROGRESS_EVERY
+            self._progress(self.tally.handled, max(self._expected, self.tally.handled))
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
 
     def _remove(self) -> Report:
-        return self._run(partial(self._clean, Hooks(self._settings, self._rules, self._job, self._ends)))
+        others = HandOver(self._settings, self._rules, self, self._ends)
+        return self._apply(lambda calls: Removal(self, calls, others).run())
 
-    def _run(self, clean: Callable[[Rule, int], object]) -> Report:
-        job, tally = self._job, self._job.tally
-        confirm_shards(job.client, self._keys, create=False)
-        work = [(rule, shard) for rule in self._rules for shard in self._shards_with_work(rule)]
-        for rule, shard in work:
+    def _apply(self, clean: Callable[[Calls], object]) -> Report:
+        confirm_shards(self.client, self._keys, create=False)
+        work = [calls for rule in self._rules for calls in self._with_work(rule)]
+        for calls in work:
             try:
-                clean(rule, shard)
+                clean(calls)
             except ResponseError as error:
                 if not _of_data(error):
                     raise
-                tally.skip(shard, error)  # the other shards may be fine
+                self.tally.skip(calls.shard, error)  # the other shards may be fine
         if work:
-            job.tell(at_end=True)
-        return self._report()
-
-    def _report(self) -> Report:
-        tally = self._job.tally
+            self.tell(at_end=True)
+        tally = self.tally
         return Report(
-            sweep=self._name,
+            sweep=self.lease.sweep,
             dry_run=self._dry_run,
             examples=tuple((decode_name(name), count) for name, count in tally.examples.items()),
             due=tally.due,
             overdue=tally.overdue_ms / 1000,
             busy=len(tally.busy),
-            seconds=self._job.elapsed,
+            seconds=self._elapsed,
             archived=tally.archived,
             error=tally.error,
             completed=tally.completed,
-            **self._removed(),
+            **tally.removed,
         )
 
-    def _removed(self) -> dict[str, int]:
-        return dict(self._job.tally.removed)
-
-    def _shards_with_work(self, rule: Rule) -> list[int]:
-        """Return the shards that have something due by a rule, seen in one round trip."""
-        calls = [self._calls(rule, shard) for shard in self._shards]
-        looks = [one.due(0, 0) if self._dry_run else one.survey(self._mark(rule)) for one in calls]
-        replies = call_all(self._job.client, looks)
+    def _with_work(self, rule: Rule) -> list[Calls]:
+        """Return the calls of a rule in each shard that has something due by it, seen in one round trip."""
+        of_shards = [Calls(rule, self._limits, self._keys, shard) for shard in self._shards]
+        looks = [calls.due(0, 0) if self._dry_run else calls.survey(self.mark(rule)) for calls in of_shards]
+        replies = call_all(self.client, looks)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
-        due = {}
-        for shard, reply in zip(self._shards, replies, strict=True):
+        work = []
+        for calls, reply in zip(of_shards, replies, strict=True):
             if not isinstance(reply, Exception):
-                due[shard] = reply[0]
+                self._expected += reply[0]
+                work += [calls] if reply[0] else []
             elif len(errors) == len(replies) or not _of_data(reply):
                 raise reply
             else:
-                self._job.tally.skip(shard, reply)
-        self._job.expected += sum(due.values())
-        return [shard for shard, count in due.items() if count]
-
-    def _clean(self, hooks: Hooks, rule: Rule, shard: int) -> None:
-        Removal(self._job, self._calls(rule, shard), hooks, self._lease, self._mark(rule)).run()
-
-    def _calls(self, rule: Rule, shard: int) -> Calls:
-        return Calls(rule, self._limits, self._keys, shard)
-
-    def _mark(self, rule: Rule) -> str:
-        """Return the rule's mark; empty if this run's limit is laxer than the settings': it proves nothing then."""
-        limit, default = getattr(self._limits, rule.limit), getattr(self._defaults, rule.limit)
-        return rule.mark if limit <= default else ""
+                self.tally.skip(calls.shard, reply)
+        return work
 
 
 def _of_data(error: BaseException) -> bool:

@@ -11,50 +11,50 @@ from typing import TYPE_CHECKING, Any
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_name, decode_text, encode_text
 from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, portions
-from tasks.cleaning.job import BATCH
+from tasks.cleaning.calls import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chat import Message
-    from tasks.cleaning.job import Job
     from tasks.cleaning.rules import Rule
+    from tasks.cleaning.run import Run
     from tasks.settings import Settings
 
-__all__ = ["Hooks"]
+__all__ = ["HandOver"]
 
 # Seconds of calls after which the lease is renewed, what was handed over is removed, and the time budget is looked at:
 # all this happens within so long and one call.
-PATIENCE = 1.0
+HAND_OVER_SECONDS = 1.0
 DAMAGED = (ValueError, ArithmeticError, OSError, RecursionError)  # reading a name or an entry that is none of ours
 
 
-class Hooks:
+class HandOver:
     """The archive and the hook of one run, where its rules have use for them.
 
     Args:
         settings: settings that name the archive and the hook.
         rules: rules of the sweep.
-        job: the run; its tally gets what was handed over, and the errors.
+        run: the run; its tally gets what was handed over, and the errors.
         ends: exceptions that end the run, whoever raises them.
 
     Raises:
         SettingsError: there is no such function.
     """
 
-    def __init__(self, settings: Settings, rules: list[Rule], job: Job, ends: tuple[type[Exception], ...]) -> None:
+    def __init__(self, settings: Settings, rules: list[Rule], run: Run, ends: tuple[type[Exception], ...]) -> None:
         self.archive: Archive | None = archive_at(settings.archive) if any(rule.read for rule in rules) else None
         self._hook: Hook | None = hook_at(settings.on_expire) if any(rule.announced for rule in rules) else None
-        self._job, self._tally, self._ends = job, job.tally, ends
+        self._run, self._tally, self._ends = run, run.tally, ends
         if self._hook:
-            job.batch = 1  # until it proves quick
+            run.batch = 1  # until it proves quick
 
     def keep(self, names: list[bytes], slices: Sequence[list[Any]], *, epoch: str, run: str) -> dict[bytes, int]:
         """Give the archive what is about to go; return the id up to which it has each channel, -1 for not at all.
 
         Where that takes long, the channels that are left wait for their turn.
         """
-        patience = time.monotonic() + PATIENCE
+        end = time.monotonic() + HAND_OVER_SECONDS
         handed = {name: -1 if entries else last for name, (last, *entries) in zip(names, slices, strict=True)}
         if not self.archive:
             return handed
@@ -68,7 +68,7 @@ class Hooks:
                 else:
                     handed[name] = messages[-1].id
                     self._tally.archived += len(messages)
-            if time.monotonic() >= patience:
+            if time.monotonic() >= end:
                 break
         return handed
 
@@ -84,7 +84,7 @@ class Hooks:
         """
         if not self._hook:
             return
-        patience = time.monotonic() + PATIENCE
+        end = time.monotonic() + HAND_OVER_SECONDS
         for name, gone in zip(names, of_names, strict=False):
             if gone:
                 clients = None if gone == 1 else tuple(map(decode_name, gone))
@@ -93,7 +93,7 @@ class Hooks:
                 except Exception as error:  # noqa: BLE001  a hook of the user's does not stop the cleaning
                     self._raise_if_final(error)
                     self._tally.fail(f"channel {decode_name(name)!r}: CHAT_ON_EXPIRE", error)
-        self._job.batch = 1 if time.monotonic() >= patience else min(2 * self._job.batch, BATCH)
+        self._run.batch = 1 if time.monotonic() >= end else min(2 * self._run.batch, BATCH)
 
     def _decoded(self, names: list[bytes], slices: Sequence[list[Any]]) -> dict[str, tuple[Message, ...]]:
         """Return the messages of the slices that have some; refuse what is none of the chat's."""

@@ -29,10 +29,8 @@ LONGEST_TIME = 15  # digits
 LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 
 
-def recorded(
-    work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed_so_far: Callable[[], dict[str, int]]
-) -> Report:
-    """Do the work of a run; record its start, then its report, or its error and what it had removed until then."""
+def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed: Mapping[str, int]) -> Report:
+    """Do the work of a run; record its start, then its report, or its error and the counts `removed` until then."""
     run = secrets.token_hex(8)
     troubles: list[str] = []
 
@@ -49,11 +47,11 @@ def recorded(
         note("started")
         report = work()
         if not report.skipped:  # else another run does the work, and will record its report
-            removed = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
-            note("ended", json.dumps(asdict(report)), runs=1, **removed)
+            totals = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
+            note("ended", json.dumps(asdict(report)), runs=1, **totals)
     except BaseException as error:
         with suppress(RedisError):  # Redis itself may be the trouble; the caller gets the error anyway
-            note("failed", described(error), runs=1, failures=1, **removed_so_far())
+            note("failed", described(error), runs=1, failures=1, **removed)
         raise
     if troubles and not report.error:
         told = f"{keys.runs.decode()}: {troubles[0]}: the record of the runs is not kept, delete that key"
