@@ -15,10 +15,10 @@ from typing import Any
 
 from chat import Settings as ChatSettings
 from chat import SettingsError
-from chat.settings import option, seconds, unknown_names, whole
+from chat.settings import option, seconds, whole
 from chat.store.urls import CLUSTER, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place
 
-__all__ = ["QUEUE", "Settings", "daemon_settings", "unknown_names"]
+__all__ = ["QUEUE", "Settings", "daemon_settings"]
 
 QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 

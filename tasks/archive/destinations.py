@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.archive.folder import Folder
-from tasks.archive.functions import function_at
+from tasks.functions import function_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chat import Message
 
-__all__ = ["Archive", "Folder", "Hook", "archive_at", "hook_at", "portions"]
-
-Hook = Callable[[str, "tuple[str, ...] | None"], object]
+__all__ = ["Archive", "archive_at", "portions"]
 
 
 class Archive(Protocol):
@@ -51,15 +48,6 @@ def portions(archive: Archive, messages: Mapping[str, tuple[Message, ...]]) -> I
         yield from ({channel: of_channel} for channel, of_channel in messages.items())
     elif messages:
         yield dict(messages)
-
-
-def hook_at(where: str) -> Hook | None:
-    """Return the function that ``CHAT_ON_EXPIRE`` names.
-
-    Raises:
-        SettingsError: there is no such function.
-    """
-    return function_at("CHAT_ON_EXPIRE", where) if where else None
 
 
 class _Function:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from chat.store.nodes import Client
 
-__all__ = ["Restored", "restore"]
+__all__ = ["restore"]
 
 
 def restore(

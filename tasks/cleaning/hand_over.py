@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_name, decode_text, encode_text
-from tasks.archive.destinations import Archive, Hook, archive_at, hook_at, portions
+from tasks.archive.destinations import Archive, archive_at, portions
 from tasks.cleaning.calls import BATCH
+from tasks.functions import Hook, hook_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

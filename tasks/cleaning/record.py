@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
-from tasks.archive.functions import described
 from tasks.cleaning.scripts import NOTE_RUN
+from tasks.functions import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from chat.store.nodes import Client
     from tasks.cleaning.report import Report
 
-__all__ = ["LastRun", "last_run", "note_scheduled", "recorded", "scheduled_ages", "time_of"]
+__all__ = ["LastRun", "last_run", "note_scheduled", "parse_ms", "recorded", "scheduled_ages"]
 
-AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
+MAX_AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
 LONGEST_TIME = 15  # digits
 LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 
@@ -74,17 +74,17 @@ def scheduled_ages(client: Client, keys: Keys, entries: Sequence[str]) -> dict[s
     commands = [("HMGET", keys.runs, *fields), ("TIME",)]
     noted, (seconds, microseconds) = raise_first(run_all(client, [Command(keys.runs, words) for words in commands]))
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    stored = {entry: time_of(value, now_ms) for entry, value in zip(entries, noted, strict=True)}
+    stored = {entry: parse_ms(value, now_ms) for entry, value in zip(entries, noted, strict=True)}
     return {entry: max(0, now_ms - then_ms) / 1000 for entry, then_ms in stored.items() if then_ms is not None}
 
 
-def time_of(noted: bytes | None, now_ms: int | None = None) -> int | None:
+def parse_ms(noted: bytes | None, now_ms: int | None = None) -> int | None:
     """Return a time in ms as it was noted; None where there is none, where it is damaged, or far ahead of `now_ms`."""
     words = (noted or b"").split(b" ", 1)
     if not words[0].isdigit() or len(words[0]) > LONGEST_TIME:
         return None
     then_ms = int(words[0])
-    return None if now_ms is not None and then_ms > now_ms + AHEAD_MS else then_ms
+    return None if now_ms is not None and then_ms > now_ms + MAX_AHEAD_MS else then_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def last_run(record: Mapping[bytes, bytes], sweep: str) -> LastRun:
     noted: dict[str, tuple[int | None, str]] = {}
     for moment in ("started", "ended", "failed"):
         stored = record.get(f"{sweep}:{moment}".encode(), b"")
-        noted[moment] = (time_of(stored), decode_name(stored.partition(b" ")[2]))
+        noted[moment] = (parse_ms(stored), decode_name(stored.partition(b" ")[2]))
     totals = ("runs", "failures", "channels", "messages", "clients")
     return LastRun(
         started_ms=noted["started"][0],

@@ -8,7 +8,7 @@ from heapq import nlargest
 from typing import Any
 
 from chat.store.keys import decode_name
-from tasks.archive.functions import described
+from tasks.functions import described
 
 __all__ = ["Tally"]
 

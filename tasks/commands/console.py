@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from chat import ChatError, InvalidArgumentError, SettingsError
 from chat.screen import OutputError, age, drop_output, open_output, say, unwritable
+from chat.settings import unknown_names
 from chat.store.explain import describe_outage
-from tasks.settings import Settings, unknown_names
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

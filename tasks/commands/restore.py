@@ -19,7 +19,7 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tasks.archive.restore import Restored
+    from tasks.archive.channel import Restored
 
 __all__ = ["restore"]
 

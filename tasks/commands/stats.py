@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from tasks.stats.figures import ShardStats, Stats, SweepStats
     from tasks.stats.usage import Memory, Queue
+    from tasks.stats.values import ShardStats, Stats, SweepStats
 
 __all__ = ["Reading", "screen", "stats", "verdict"]
 

@@ -10,10 +10,13 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from chat import InvalidArgumentError, SettingsError
+from chat.settings import unknown_names
 from chat.store.connect import nodes
-from tasks.archive.destinations import Folder, archive_at, hook_at
+from tasks.archive.destinations import archive_at
+from tasks.archive.folder import Folder
+from tasks.functions import hook_at
 from tasks.periodic import chat_redis
-from tasks.settings import Settings, unknown_names
+from tasks.settings import Settings
 
 log = get_logger(__name__)
 

@@ -12,7 +12,7 @@ from chat.store.nodes import Command, nodes, run_all
 from chat.store.scripts import call_all
 from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import Calls
-from tasks.cleaning.record import LastRun, last_run, time_of
+from tasks.cleaning.record import LastRun, last_run, parse_ms
 from tasks.cleaning.rules import RULES, Limits, rules_of
 from tasks.settings import daemon_settings
 from tasks.stats.values import ShardStats, Stats, SweepStats
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chat.store.nodes import Client
     from tasks.cleaning.rules import Rule
 
-__all__ = ["ShardStats", "Stats", "SweepStats", "read_stats"]
+__all__ = ["read_stats"]
 
 # By the rule's `stat`: how many channels are due in each shard, and how many ms the longest is overdue.
 Found = dict[str, tuple[list[int], list[int]]]
@@ -151,7 +151,7 @@ def _sweep(
     now_ms: int,
     interval: float | None,
 ) -> SweepStats:
-    done = [time_of(account[rule.mark], now_ms) for account in accounts for rule in rules]
+    done = [parse_ms(account[rule.mark], now_ms) for account in accounts for rule in rules]
     oldest = min(then_ms for then_ms in done if then_ms is not None) if None not in done else None
     return SweepStats(
         due=sum(sum(found[rule.stat][0]) for rule in rules),
