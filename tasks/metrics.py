@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from chat.store.connect import Client
-    from tasks.stats.figures import Stats, SweepStats
     from tasks.stats.usage import Queue
+    from tasks.stats.values import Stats, SweepStats
 
 __all__ = ["NAMES", "Collector"]
 
-PATIENCE = 1.0  # seconds: Flower serves nothing else meanwhile
+TIMEOUT = 1.0  # seconds: Flower serves nothing else meanwhile
 
 UP = ("chat_up", "Whether this scrape could read the chat in Redis.")
 WHOLE: tuple[tuple[str, str, Callable[[Stats], float]], ...] = (
@@ -157,7 +157,7 @@ def of_queue(queue: Queue) -> Iterator[Metric]:
 def clients() -> tuple[Client, Client, Settings]:
     """Return clients of the chat's Redis and of the broker's, made at the first scrape."""
     settings = Settings.from_env()
-    client, broker = (connect(url, timeout=PATIENCE, retries=0) for url in (settings.redis_url, settings.broker_url))
+    client, broker = (connect(url, timeout=TIMEOUT, retries=0) for url in (settings.redis_url, settings.broker_url))
     return client, broker, settings
 
 
