@@ -88,7 +88,7 @@ QUEUE: tuple[tuple[str, str, Callable[[Queue], float]], ...] = (
 NAMES = tuple(str(metric[0]) for metric in (UP, *WHOLE, LIMIT, *EACH, INTERVAL, *QUEUE))
 
 
-def family(name: str, text: str, *labels: str) -> Any:
+def _family(name: str, text: str, *labels: str) -> Any:
     """Return a metric without samples: a counter where its name says so, else a gauge."""
     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
     return kind(name, text, labels=labels)
@@ -99,13 +99,13 @@ class Collector:
 
     def describe(self) -> list[Metric]:
         """Return the names of the metrics, without a call to Redis."""
-        return [family(name, name) for name in NAMES]
+        return [_family(name, name) for name in NAMES]
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; when Redis is away, only ``chat_up``."""
-        up = family(*UP)
+        up = _family(*UP)
         try:
-            client, broker, settings = clients()
+            client, broker, settings = _clients()
             stats = read_stats(client, settings=settings)
         except (RedisError, ChatError):
             up.add_metric((), 0)
@@ -113,48 +113,48 @@ class Collector:
             return
         up.add_metric((), 1)
         yield up
-        yield from whole(stats)
-        yield from by_task(stats, settings)
+        yield from _whole(stats)
+        yield from _by_task(stats, settings)
         with suppress(RedisError):  # the broker may be another Redis
-            yield from of_queue(read_queue(broker, settings=settings))
+            yield from _of_queue(read_queue(broker, settings=settings))
 
 
-def whole(stats: Stats) -> Iterator[Metric]:
+def _whole(stats: Stats) -> Iterator[Metric]:
     """Yield the metrics of the chat and its Redis."""
     for name, text, value in WHOLE:
-        metric = family(name, text)
+        metric = _family(name, text)
         metric.add_metric((), value(stats))
         yield metric
     if stats.memory_limit:
-        metric = family(*LIMIT)
+        metric = _family(*LIMIT)
         metric.add_metric((), stats.memory_limit)
         yield metric
 
 
-def by_task(stats: Stats, settings: Settings) -> Iterator[Metric]:
+def _by_task(stats: Stats, settings: Settings) -> Iterator[Metric]:
     """Yield the metrics of each task, under the name that Flower calls it."""
     for name, text, value in EACH:
-        metric = family(name, text, "task")
+        metric = _family(name, text, "task")
         for sweep in SWEEPS:
             if (found := value(stats.sweeps[sweep])) is not None:
                 metric.add_metric((f"tasks.{sweep}",), found)
         yield metric
-    metric = family(*INTERVAL, "task")
+    metric = _family(*INTERVAL, "task")
     for sweep in SWEEPS:
         metric.add_metric((f"tasks.{sweep}",), longest_interval(settings, sweep))
     yield metric
 
 
-def of_queue(queue: Queue) -> Iterator[Metric]:
+def _of_queue(queue: Queue) -> Iterator[Metric]:
     """Yield the metrics of Celery's queue."""
     for name, text, value in QUEUE:
-        metric = family(name, text)
+        metric = _family(name, text)
         metric.add_metric((), value(queue))
         yield metric
 
 
 @cache
-def clients() -> tuple[Client, Client, Settings]:
+def _clients() -> tuple[Client, Client, Settings]:
     """Return clients of the chat's Redis and of the broker's, made at the first scrape."""
     settings = Settings.from_env()
     client, broker = (connect(url, timeout=TIMEOUT, retries=0) for url in (settings.redis_url, settings.broker_url))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["Bar", "console", "exit_codes", "write"]
+__all__ = ["BAD_INPUT", "DONE", "FAILED", "INCOMPLETE", "RUNNING", "Bar", "console", "exit_codes", "write"]
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNLIMITED = 10_000  # columns where no terminal ends the line

@@ -85,7 +85,7 @@ class TaskState:
         """Return how far the task came, and how many messages were removed meanwhile."""
         came = f"at {self.done:,} of {self.total:,} channels" if self.total else "before it told how far it was"
         with suppress(ChatError, RedisError):
-            return f"{came}; {max(0, removed() - self.before):,} messages were removed meanwhile"
+            return f"{came}; {max(0, _removed() - self.before):,} messages were removed meanwhile"
         return came
 
 
@@ -105,14 +105,14 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
     if not answers(app):
         message = "no worker answers: start one (celery -A tasks worker), or use --now to clean in this process"
         raise WorkerError(message)
-    state = TaskState(bar, before=removed())
+    state = TaskState(bar, before=_removed())
     sent = app.tasks[f"tasks.{sweep}"].apply_async(kwargs=overrides, expires=EXPIRES)
     try:
-        report = follow(app, sent, state)
+        report = _follow(app, sent, state)
     except (ChatError, RedisError, WorkerError):  # of the task, of Redis, or of a dead worker
         raise
     except TaskRevokedError as error:
-        raise WorkerError(revoked(str(error), state)) from None
+        raise WorkerError(_revoked(str(error), state)) from None
     except KeyboardInterrupt:
         message = f"left alone, it goes on in the worker: celery -A tasks result {sent.id}"
         raise WorkerError(message) from None
@@ -128,7 +128,7 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
     return Report(**report | {"examples": tuple((name, count) for name, count in report["examples"])})
 
 
-def follow(app: Celery, sent: AsyncResult, state: TaskState) -> dict[str, Any]:
+def _follow(app: Celery, sent: AsyncResult, state: TaskState) -> dict[str, Any]:
     """Wait for the report of a sweep, and ping its worker, because a worker that dies sends nothing.
 
     Raises:
@@ -156,7 +156,7 @@ def stop_waiting(sent: AsyncResult) -> None:
     sent.backend = None
 
 
-def revoked(reason: str, state: TaskState) -> str:
+def _revoked(reason: str, state: TaskState) -> str:
     """Return the message for a sweep that a worker discarded: ``expired``, ``revoked`` or ``terminated``."""
     if state.meta and reason == "expired":  # a killed worker's task comes back, too late
         return f"{state.node or 'its worker'} died, {state.so_far()}: run it again for the rest"
@@ -167,7 +167,7 @@ def revoked(reason: str, state: TaskState) -> str:
     return f"somebody took it back ({reason}) before it began, nothing was done"
 
 
-def removed() -> int:
+def _removed() -> int:
     """Return how many messages were ever removed from the chat."""
     client, settings = chat_redis()
     return read_stats(client, settings=settings).removed
@@ -180,7 +180,7 @@ def is_alive(app: Celery, node: str) -> bool:
     except (OperationalError, RedisError):
         return True
     finally:
-        forget_replies(app)
+        _forget_replies(app)
 
 
 def answers(app: Celery) -> bool:
@@ -192,10 +192,10 @@ def answers(app: Celery) -> bool:
                 return True
         return False
     finally:
-        forget_replies(app)
+        _forget_replies(app)
 
 
-def forget_replies(app: Celery) -> None:
+def _forget_replies(app: Celery) -> None:
     """Delete the queue of answers: those that come after the first would stay for ever."""
     with suppress(RedisError, OperationalError), app.connection_for_write() as connection:
         app.control.mailbox.get_reply_queue()(connection.default_channel).delete()

@@ -106,7 +106,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as error:
-            if any(isinstance(cause, OutOfMemoryError) for cause in causes(error)):
+            if any(isinstance(cause, OutOfMemoryError) for cause in _causes(error)):
                 done = self._clean_here(entry)
             else:
                 log.warning("%s", error)
@@ -153,7 +153,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         return True
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     while error:
         yield error
