@@ -17,7 +17,13 @@ __all__ = ["Archive", "archive_at", "portions"]
 
 
 class Archive(Protocol):
-    """Takes what is about to be removed."""
+    """A destination for messages that are about to be removed.
+
+    Attributes:
+        one_by_one: whether a call gets one channel only, because it may be slow.
+    """
+
+    one_by_one: bool
 
     def keep(
         self, messages: Mapping[str, tuple[Message, ...]], *, epoch: str = "", run: str = ""
@@ -43,8 +49,8 @@ def archive_at(destination: str) -> Archive | None:
 
 
 def portions(archive: Archive, messages: Mapping[str, tuple[Message, ...]]) -> Iterator[dict[str, tuple[Message, ...]]]:
-    """Yield what one call of ``keep`` takes: all, but one channel for a function of the user's, which may be slow."""
-    if isinstance(archive, _Function):
+    """Yield the messages that each call of ``keep`` gets."""
+    if archive.one_by_one:
         yield from ({channel: of_channel} for channel, of_channel in messages.items())
     elif messages:
         yield dict(messages)
@@ -52,6 +58,8 @@ def portions(archive: Archive, messages: Mapping[str, tuple[Message, ...]]) -> I
 
 class _Function:
     """A function of the user's, called once for each channel: ``function(channel, messages)``."""
+
+    one_by_one = True
 
     def __init__(self, where: str) -> None:
         self._function = function_at("CHAT_ARCHIVE", where)

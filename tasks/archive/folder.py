@@ -49,6 +49,8 @@ class Folder:
     A writer that is killed leaves a journal beside the file; the next process that opens it rolls back with that.
     """
 
+    one_by_one = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
