@@ -1,4 +1,7 @@
-"""The three Celery tasks: each runs one sweep of ``tasks.cleaning``, where the rules are, and logs its report."""
+"""The three Celery tasks: each runs one sweep of ``tasks.cleaning``, where the rules are, and logs its report.
+
+`run_sweep` also runs a sweep without a worker, for beat and the commands.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from chat.store.connect import Client
 
-__all__ = ["clean_backlog", "clean_channels", "clean_clients"]
+__all__ = ["TIME_BUDGET", "chat_redis", "clean_backlog", "clean_channels", "clean_clients", "run_sweep"]
 
 TIME_BUDGET = 40  # seconds; below celeryconfig's soft time limit, so that a sweep ends by itself
 # Celery raises this Exception wherever a task happens to be, in a user's function too. A sweep must not treat it as a
