@@ -32,7 +32,7 @@ app = Celery(
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the entries of the beat schedule for the three cleanups. See `tasks.schedule.beat_schedule`."""
+    """Return the entries of the beat schedule for the three sweeps. See `tasks.schedule.beat_schedule`."""
     from tasks.schedule import beat_schedule as entries  # noqa: PLC0415  every `celery` on the machine loads this package
 
     return entries(settings)

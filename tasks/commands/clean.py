@@ -1,4 +1,4 @@
-"""``celery -A tasks clean``: run a cleanup by hand, in a worker or in this process."""
+"""``celery -A tasks clean``: run a sweep by hand, in a worker or in this process."""
 
 from __future__ import annotations
 
