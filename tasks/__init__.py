@@ -32,7 +32,7 @@ app = Celery(
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the entries of the beat schedule for the three cleanups. See `tasks.schedule.beat_schedule`."""
+    """Return the entries of the beat schedule for the three sweeps. See `tasks.schedule.beat_schedule`."""
     from tasks.schedule import beat_schedule as entries  # noqa: PLC0415  every `celery` on the machine loads this package
 
     return entries(settings)
@@ -41,7 +41,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 app.steps["consumer"].add(f"{__name__}.health:Heartbeat")
 
 
-def refuse_foreign_config(**_: Any) -> None:
+def _refuse_foreign_config(**_: Any) -> None:
     """End with one line when another ``celeryconfig`` was found first: with it nothing would be cleaned."""
     ours = Path(__file__).parent.with_name("celeryconfig.py")
     found = Path(getattr(sys.modules.get(CONFIG), "__file__", None) or ours)
@@ -50,4 +50,4 @@ def refuse_foreign_config(**_: Any) -> None:
         raise SystemExit(message)
 
 
-app.on_after_configure.connect(refuse_foreign_config)
+app.on_after_configure.connect(_refuse_foreign_config)

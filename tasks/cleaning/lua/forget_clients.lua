@@ -16,16 +16,16 @@ local timeout, budget = tonumber(ARGV[3]), tonumber(ARGV[4])
 local names = { unpack(ARGV, 5) }
 
 local clients, orphans, each = 0, 0, {}
-local eldest, deserted, unlinked = {}, {}, {}
+local oldest, deserted, unlinked = {}, {}, {}
 
 -- Some clients go; return their names.
-local function forget(channel, seen, read, gone, eldest_ms)
+local function forget(channel, seen, read, gone, oldest_ms)
   if #gone > 0 then
     clients = clients + redis.call('HDEL', read, unpack(gone))
     redis.call('ZREM', seen, unpack(gone))
   end
-  eldest[#eldest + 1] = eldest_ms
-  eldest[#eldest + 1] = channel
+  oldest[#oldest + 1] = oldest_ms
+  oldest[#oldest + 1] = channel
 end
 
 -- All clients go.
@@ -40,9 +40,9 @@ end
 
 local function clean(place, updated_ms, polled_ms, last)
   local channel, log, seen, read = names[place], unpack(KEYS, 3 * place + 3, 3 * place + 5)
-  local gone, eldest_ms = expired(seen, timeout, budget - clients)
-  if eldest_ms then
-    forget(channel, seen, read, gone, eldest_ms)
+  local gone, oldest_ms = expired(seen, timeout, budget - clients)
+  if oldest_ms then
+    forget(channel, seen, read, gone, oldest_ms)
     return gone
   end
   local traces = desert(channel, seen, read, gone) or polled_ms
@@ -62,7 +62,7 @@ attempt_all(#names, function()
   end
 end)
 
-if #eldest > 0 then redis.call('ZADD', polled, unpack(eldest)) end
+if #oldest > 0 then redis.call('ZADD', polled, unpack(oldest)) end
 if #deserted > 0 then
   redis.call('ZREM', polled, unpack(deserted))
   redis.call('UNLINK', unpack(unlinked))

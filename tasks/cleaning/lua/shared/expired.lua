@@ -2,7 +2,7 @@
 --
 -- Needs    time.lua
 -- Defines  expired(seen, timeout, most)   names of at most `most` clients that checked `timeout` ms ago or earlier; and
---                                         when the eldest of the others checked, or nothing where there is none
+--                                         when the oldest of the others checked, or nothing where there is none
 local FEW = 20 -- clients that one look shows whole
 
 local function expired_of_many(seen, timeout, most)
@@ -10,12 +10,12 @@ local function expired_of_many(seen, timeout, most)
     redis.call('ZADD', seen, now_ms, name)
   end
   local names = redis.call('ZRANGE', seen, '-inf', now_ms - timeout, 'BYSCORE', 'LIMIT', 0, most)
-  local eldest_ms = redis.call('ZRANGE', seen, #names, #names, 'WITHSCORES')[2]
-  return names, eldest_ms and (tonumber(eldest_ms) > now_ms + AHEAD_MS and now_ms or eldest_ms)
+  local oldest_ms = redis.call('ZRANGE', seen, #names, #names, 'WITHSCORES')[2]
+  return names, oldest_ms and (tonumber(oldest_ms) > now_ms + AHEAD_MS and now_ms or oldest_ms)
 end
 
 local function expired(seen, timeout, most)
-  local clients, names, eldest_ms = redis.call('ZRANGE', seen, 0, FEW - 1, 'WITHSCORES'), {}, nil
+  local clients, names, oldest_ms = redis.call('ZRANGE', seen, 0, FEW - 1, 'WITHSCORES'), {}, nil
   if #clients == 2 * FEW then return expired_of_many(seen, timeout, most) end
   for i = 1, #clients, 2 do
     local checked_ms = tonumber(clients[i + 1])
@@ -26,8 +26,8 @@ local function expired(seen, timeout, most)
     if now_ms - checked_ms >= timeout and #names < most then
       names[#names + 1] = clients[i]
     else
-      eldest_ms = math.min(eldest_ms or checked_ms, checked_ms)
+      oldest_ms = math.min(oldest_ms or checked_ms, checked_ms)
     end
   end
-  return names, eldest_ms
+  return names, oldest_ms
 end
