@@ -170,7 +170,7 @@ def test_data_in_another_number_of_shards_is_one_line(up: Up, tmp_path: Path) ->
         assert up.process.wait(60) == 1
     finally:
         server.stop()
-    assert up.output.startswith("./deploy/up: the data in Redis lies in 16 shards, this process has 32: ")
+    assert up.output.startswith("./deploy/up: the data in Redis is stored in 16 shards, this process has 32: ")
     assert len(up.output.splitlines()) == 1
 
 
