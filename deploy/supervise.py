@@ -96,7 +96,7 @@ def refuse_what_cannot_work() -> None:
 
 
 def refuse_other_shards(settings: Settings) -> None:
-    """End when the data in Redis is stored in another number of shards: each cleanup would fail."""
+    """End when the data in Redis is stored in another number of shards: each sweep would fail."""
     with connect(settings.redis_url, retries=0) as client:
         confirm_shards(client, Keys(settings.prefix, settings.shards), create=False)
 

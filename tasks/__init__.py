@@ -7,6 +7,7 @@ Its settings are in ``celeryconfig``, loaded when first needed; importing this p
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ app = Celery(
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the entries of the beat schedule for the three cleanups. See `tasks.schedule.beat_schedule`."""
+    """Return the entries of the beat schedule for the three sweeps. See `tasks.schedule.beat_schedule`."""
     from tasks.schedule import beat_schedule as entries  # noqa: PLC0415  every `celery` on the machine loads this package
 
     return entries(settings)
@@ -41,7 +42,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 app.steps["consumer"].add(f"{__name__}.health:Heartbeat")
 
 
-def refuse_foreign_config(**_: Any) -> None:
+def _refuse_foreign_config(**_: Any) -> None:
     """End with one line when another ``celeryconfig`` was found first: with it nothing would be cleaned."""
     ours = Path(__file__).parent.with_name("celeryconfig.py")
     found = Path(getattr(sys.modules.get(CONFIG), "__file__", None) or ours)
@@ -50,4 +51,10 @@ def refuse_foreign_config(**_: Any) -> None:
         raise SystemExit(message)
 
 
-app.on_after_configure.connect(refuse_foreign_config)
+def _load_tasks(**_: Any) -> None:
+    """Load the tasks with the configuration, so that ``celery result`` knows the class of their errors."""
+    import_module(f"{__name__}.periodic")
+
+
+for begin in (_refuse_foreign_config, _load_tasks):
+    app.on_after_configure.connect(begin)

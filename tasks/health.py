@@ -32,7 +32,7 @@ def heartbeat_file(node: str) -> Path:
     return Path(Settings.from_env().heartbeat_dir, f"{node.replace(os.sep, '_')}.heartbeat")
 
 
-def begin(sender: str, **_: Any) -> None:
+def _begin(sender: str, **_: Any) -> None:
     """Show from now on that this process, the node `sender`, lives."""
     global _file  # noqa: PLW0603  one process is one node
     _file = os.getpid(), heartbeat_file(sender)
@@ -67,10 +67,10 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
     shutdown = stop
 
 
-def begin_beat(sender: Any, **_: Any) -> None:
+def _begin_beat(sender: Any, **_: Any) -> None:
     """Show from now on that beat lives."""
-    begin(beat_nodename(sender.hostname))
+    _begin(beat_nodename(sender.hostname))
 
 
-celeryd_init.connect(begin)
-beat_init.connect(begin_beat)
+celeryd_init.connect(_begin)
+beat_init.connect(_begin_beat)

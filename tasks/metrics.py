@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from chat import ChatError
 from chat.store.connect import connect
-from tasks.schedule import SWEEPS, longest_interval
+from tasks.cleaning import SWEEPS
+from tasks.schedule import longest_interval
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_queue
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from chat.store.nodes import Client
-    from tasks.stats.figures import Stats, SweepStats
     from tasks.stats.usage import Queue
+    from tasks.stats.values import Stats, SweepStats
 
 __all__ = ["NAMES", "Collector"]
 
-PATIENCE = 1.0  # seconds: Flower serves nothing else meanwhile
+TIMEOUT = 1.0  # seconds: Flower serves nothing else meanwhile
 
 UP = ("chat_up", "Whether this scrape could read the chat in Redis.")
 WHOLE: tuple[tuple[str, str, Callable[[Stats], float]], ...] = (
@@ -87,24 +88,24 @@ QUEUE: tuple[tuple[str, str, Callable[[Queue], float]], ...] = (
 NAMES = tuple(str(metric[0]) for metric in (UP, *WHOLE, LIMIT, *EACH, INTERVAL, *QUEUE))
 
 
-def family(name: str, text: str, *labels: str) -> Any:
+def _family(name: str, text: str, *labels: str) -> Any:
     """Return a metric without samples: a counter where its name says so, else a gauge."""
     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
     return kind(name, text, labels=labels)
 
 
 class Collector:
-    """What Prometheus' client library asks at each scrape."""
+    """A collector for Prometheus' client library, called at each scrape."""
 
     def describe(self) -> list[Metric]:
-        """Return what there will be, without a word to Redis."""
-        return [family(name, name) for name in NAMES]
+        """Return the names of the metrics, without a call to Redis."""
+        return [_family(name, name) for name in NAMES]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; when Redis is away only that."""
-        up = family(*UP)
+        """Yield the metrics; when Redis is away, only ``chat_up``."""
+        up = _family(*UP)
         try:
-            client, broker, settings = clients()
+            client, broker, settings = _clients()
             stats = read_stats(client, settings=settings)
         except (RedisError, ChatError):
             up.add_metric((), 0)
@@ -112,51 +113,51 @@ class Collector:
             return
         up.add_metric((), 1)
         yield up
-        yield from whole(stats)
-        yield from by_task(stats, settings)
+        yield from _whole(stats)
+        yield from _by_task(stats, settings)
         with suppress(RedisError):  # the broker may be another Redis
-            yield from of_queue(read_queue(broker, settings=settings))
+            yield from _of_queue(read_queue(broker, settings=settings))
 
 
-def whole(stats: Stats) -> Iterator[Metric]:
+def _whole(stats: Stats) -> Iterator[Metric]:
     """Yield the metrics of the chat and its Redis."""
     for name, text, value in WHOLE:
-        metric = family(name, text)
+        metric = _family(name, text)
         metric.add_metric((), value(stats))
         yield metric
     if stats.memory_limit:
-        metric = family(*LIMIT)
+        metric = _family(*LIMIT)
         metric.add_metric((), stats.memory_limit)
         yield metric
 
 
-def by_task(stats: Stats, settings: Settings) -> Iterator[Metric]:
+def _by_task(stats: Stats, settings: Settings) -> Iterator[Metric]:
     """Yield the metrics of each task, under the name that Flower calls it."""
     for name, text, value in EACH:
-        metric = family(name, text, "task")
+        metric = _family(name, text, "task")
         for sweep in SWEEPS:
             if (found := value(stats.sweeps[sweep])) is not None:
                 metric.add_metric((f"tasks.{sweep}",), found)
         yield metric
-    metric = family(*INTERVAL, "task")
+    metric = _family(*INTERVAL, "task")
     for sweep in SWEEPS:
         metric.add_metric((f"tasks.{sweep}",), longest_interval(settings, sweep))
     yield metric
 
 
-def of_queue(queue: Queue) -> Iterator[Metric]:
+def _of_queue(queue: Queue) -> Iterator[Metric]:
     """Yield the metrics of Celery's queue."""
     for name, text, value in QUEUE:
-        metric = family(name, text)
+        metric = _family(name, text)
         metric.add_metric((), value(queue))
         yield metric
 
 
 @cache
-def clients() -> tuple[Client, Client, Settings]:
+def _clients() -> tuple[Client, Client, Settings]:
     """Return clients of the chat's Redis and of the broker's, made at the first scrape."""
     settings = Settings.from_env()
-    client, broker = (connect(url, timeout=PATIENCE, retries=0) for url in (settings.redis_url, settings.broker_url))
+    client, broker = (connect(url, timeout=TIMEOUT, retries=0) for url in (settings.redis_url, settings.broker_url))
     return client, broker, settings
 
 

@@ -1,4 +1,7 @@
-"""The three Celery tasks: each runs one sweep of ``tasks.cleaning``, where the rules are, and logs its report."""
+"""The three Celery tasks: each runs one sweep of ``tasks.cleaning``, where the rules are, and logs its report.
+
+`run_sweep` also runs a sweep without a worker, for beat and the commands.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from redis.exceptions import RedisError
 from chat import ChatError, InvalidArgumentError
 from chat.store.connect import connect
 from tasks import cleaning
-from tasks.cleaning.sweeps import SweepOptions
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 
     from chat.store.nodes import Client
 
-__all__ = ["clean_backlog", "clean_channels", "clean_clients"]
+__all__ = ["TIME_BUDGET", "chat_redis", "clean_backlog", "clean_channels", "clean_clients", "run_sweep"]
 
 TIME_BUDGET = 40  # seconds; below celeryconfig's soft time limit, so that a sweep ends by itself
 # Celery raises this Exception wherever a task happens to be, in a user's function too. A sweep must not treat it as a
 # failure of that function, and `tasks.cleaning` knows no Celery.
 ENDS = (SoftTimeLimitExceeded,)
-RESERVED = {"client", "options", "time_budget", "progress", "settings", "ends"}  # arguments that no caller may set
+OPTIONS = {"shards", "dry_run"}  # those of every sweep that a caller may set, beside the limits
 
 log = get_task_logger(__name__)
 
@@ -116,7 +118,8 @@ def run_sweep(
     Raises:
         InvalidArgumentError: an argument that the sweep does not take, or a value that is not allowed.
     """
-    allowed = sorted({*inspect.signature(clean).parameters, *SweepOptions.__annotations__} - RESERVED)
+    limits = {name for name, limit in inspect.signature(clean).parameters.items() if limit.kind is limit.KEYWORD_ONLY}
+    allowed = sorted(limits | OPTIONS)
     unknown = [repr(arg) for arg in args] + [name for name in overrides if name not in allowed]
     if unknown:
         message = f"{', '.join(unknown)}: no argument of {clean.__name__}, must be keywords among {', '.join(allowed)}"

@@ -1,4 +1,4 @@
-"""What ``celeryconfig`` computes from the settings: the beat schedule, and URLs in Celery's form."""
+"""Values that ``celeryconfig`` computes from the settings: the beat schedule, and URLs in Celery's form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from celery.schedules import crontab
 
 from chat import InvalidArgumentError, SettingsError
 from chat.store.urls import SENTINEL, parse_place
-from tasks.cleaning.rules import sweeps
+from tasks.cleaning import SWEEPS
 from tasks.settings import Settings
 
-__all__ = ["SWEEPS", "beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
+__all__ = ["beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
 
-SWEEPS = tuple(sweeps())
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
 LOOK_AHEAD = 1500  # runs of a cron expression: more than a day with a run each minute
 LOOK_AHEAD_YEARS = 28  # after that every date has its weekday again

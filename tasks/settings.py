@@ -15,10 +15,10 @@ from typing import Any
 
 from chat import Settings as ChatSettings
 from chat import SettingsError
-from chat.settings import option, seconds, unknown_names, whole
+from chat.settings import option, seconds, whole
 from chat.store.urls import CLUSTER, SENTINEL, SENTINEL_FORM, SERVER_FORM, parse_place
 
-__all__ = ["QUEUE", "Settings", "extended", "unknown_names"]
+__all__ = ["QUEUE", "Settings", "daemon_settings"]
 
 QUEUE = "pollchat"  # of the tasks: another Celery app in the same database never takes them
 
@@ -105,7 +105,7 @@ def _own_server(settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings(ChatSettings):
-    """What the daemon needs to know: the settings of `chat.Settings`, and these.
+    """Settings of the daemon: those of `chat.Settings`, and these.
 
     Attributes:
         broker_url: Celery's broker, by default `redis_url`; empty when that is a cluster.
@@ -159,7 +159,7 @@ class Settings(ChatSettings):
         return None if isinstance(every, str) else every
 
 
-def extended(settings: ChatSettings | None) -> Settings:
+def daemon_settings(settings: ChatSettings | None) -> Settings:
     """Return settings of the daemon: those given if they are, else the given values and the daemon's defaults.
 
     Without settings all are defaults. A default has no archive and no hook.

@@ -1,1 +1,1 @@
-"""Where removed messages are kept, and how they come back."""
+"""The archive: it keeps removed messages and puts them back."""

@@ -41,16 +41,16 @@ CHANGED = "the channel changed meanwhile, or a key of it was lost: do it again"
 
 @dataclass(slots=True)
 class Restored:
-    """What came back of a channel.
+    """The messages that came back of a channel.
 
     Attributes:
-        channel: its name.
+        channel: name of the channel.
         first: id of the oldest message that was put back, or 0.
         last: id of the newest.
-        messages: that were put back.
+        messages: number of messages that were put back.
         stored: archived messages that were there already.
         left: archived messages that were skipped, since they lie beyond a gap or belong to other ids.
-        reason: why the first of these was.
+        reason: why the first of these was skipped.
     """
 
     channel: str
@@ -66,14 +66,14 @@ class ChannelRestore:
     """A channel that gets its messages back, from the newest down.
 
     Args:
-        client: of the chat's Redis.
-        keys: of the chat.
-        name: of the channel.
-        days: on which messages were sent that are wanted; none for all.
-        dry_run: change nothing.
+        client: client of the chat's Redis.
+        keys: names of the chat's keys.
+        name: name of the channel.
+        days: days on which the wanted messages were sent; none for all.
+        dry_run: whether to change nothing.
 
     Attributes:
-        restored: what came back so far.
+        restored: the messages that came back so far.
     """
 
     def __init__(self, client: Client, keys: Keys, name: bytes, days: Collection[date], *, dry_run: bool) -> None:
@@ -92,7 +92,7 @@ class ChannelRestore:
         self._base = None if base is None else int(base)  # id of the newest message that is not stored
         self._top = int(base or 0) + size  # and of the newest that is
         self._epoch = str(epoch or b"", "ascii")
-        given = min(int(floor or 0), int(unkept or floor or 0))  # as in restore.lua
+        given = min(int(floor or 0), int(unkept or floor or 0))  # as in joining.lua
         self._unsure = given if base is None else min(given, int(base))  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
@@ -104,7 +104,7 @@ class ChannelRestore:
         epochs = sorted(by_epoch, key=lambda epoch: (epoch == self._epoch, newest[epoch]), reverse=True)
         rows = [merged(by_epoch[epoch]) for epoch in epochs]
         firsts = [next(of_epoch) for of_epoch in rows]
-        # What was sent after the newest of that epoch may have been given later ids: a version that notes no epoch ran.
+        # An archive without an epoch cannot prove that it has the last ids.
         begin = self._base is None and max(firsts, key=lambda row: sent_ms_of(row[1])) == firsts[0]
         for epoch, first, of_epoch in zip(epochs, firsts, rows, strict=True):
             if self._dry_run and self.restored.messages:
@@ -117,35 +117,42 @@ class ChannelRestore:
         """Put back messages of one epoch.
 
         Args:
-            newest: id and entry of the newest.
-            rows: those of the others, newest first.
-            known: the channel's ids are of that epoch; otherwise the messages count only where one of them is stored.
-            begin: the channel is gone, and may begin with the newest of them.
+            newest: id and entry of the newest message.
+            rows: ids and entries of the others, newest first.
+            known: whether the channel's ids are of that epoch; otherwise the messages count only where one of them is
+                stored.
+            begin: whether the channel is gone, and may begin with the newest of them.
         """
+        # Messages stay out in four cases: they lie beyond a gap, their ids were given again, later ids of a removed
+        # channel are not in the archive, or the archive is from before Redis was emptied (another epoch).
         above = OTHER if self._base is not None else ASKED if begin else GIVEN
         begin = begin and self._is_wanted(newest[1])
-        joins, follows, foreign = True, 0, not known
-        ids = range(self._unsure + 1 if foreign else 1, (newest[0] if begin else self._top) + 1)
+        joins, stored_down_to, other_epoch = True, 0, not known
+        ids = range(self._unsure + 1 if other_epoch else 1, (newest[0] if begin else self._top) + 1)
         for last_id, block in blocks(self._within(chain([newest], rows), ids, above)):
             last = last_id
-            vouched = known or begin or last > (self._base or 0) or last == follows
+            may_write = known or begin or last > (self._base or 0) or last == stored_down_to
             reason = self._reason(last, begin=begin, known=known)
-            write = partial(self._write, begin=begin, foreign=foreign, follows=follows)
-            stored = joins and vouched and write(last, block)
-            if joins and not stored and not foreign and self._base is not None and last > self._base:
-                given_again = len(block) - self._same(last, block)
-                self._leave(given_again, OTHER)
-                last -= given_again
-                del block[len(block) - given_again :]
+            write = partial(self._write, begin=begin, other_epoch=other_epoch, stored_down_to=stored_down_to)
+            stored = joins and may_write and write(last, block)
+            if joins and not stored and not other_epoch and self._base is not None and last > self._base:
+                last = self._leave_given_again(last, block)
                 stored = bool(block) and write(last, block)
                 joins = stored or last > self._base
             else:
                 joins = stored
             if stored:
-                follows = self._count(last, len(block))
+                stored_down_to = self._count(last, len(block))
                 known, begin = known or begin, False
             else:
                 self._leave(len(block), reason)
+
+    def _leave_given_again(self, last: int, block: list[bytes]) -> int:
+        """Take the messages from a block whose ids were given again; return the id of the last one that is left."""
+        given_again = len(block) - self._same(last, block)
+        self._leave(given_again, OTHER)
+        del block[len(block) - given_again :]
+        return last - given_again
 
     def _same(self, last: int, block: list[bytes]) -> int:
         """Return how many of the messages, all of this epoch, there are up to the newest that is the same here.
@@ -171,13 +178,13 @@ class ChannelRestore:
             else:
                 self._leave(1, above if message_id >= ids.stop else OTHER)
 
-    def _write(self, last: int, block: list[bytes], *, begin: bool, foreign: bool, follows: int) -> bool:
+    def _write(self, last: int, block: list[bytes], *, begin: bool, other_epoch: bool, stored_down_to: int) -> bool:
         """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
-        if self._dry_run and last == follows == self._base:
+        if self._dry_run and last == stored_down_to == self._base:
             return True  # it would follow on the block before, which is not stored
         try:
             script = PEEK_RESTORE if self._dry_run else RESTORE
-            (joins,) = script(self._client, self._keys, (self._name, last, int(begin), int(foreign), *block))
+            (joins,) = script(self._client, self._keys, (self._name, last, int(begin), int(other_epoch), *block))
         except OutOfMemoryError as error:
             raise out_of_memory() from error
         return bool(joins)

@@ -1,36 +1,38 @@
-"""Where removed messages are kept: a folder, or a function of the user's."""
+"""The archive as a sweep sees it: a folder, or a function of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.archive.folder import Folder
-from tasks.archive.functions import function_at
+from tasks.functions import function_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chat import Message
 
-__all__ = ["Archive", "Folder", "Hook", "archive_at", "hook_at", "portions"]
-
-Hook = Callable[[str, "tuple[str, ...] | None"], object]
+__all__ = ["Archive", "archive_at", "portions"]
 
 
 class Archive(Protocol):
-    """Takes what is about to be removed."""
+    """A destination for messages that are about to be removed.
+
+    Attributes:
+        one_by_one: whether a call gets one channel only, because it may be slow.
+    """
+
+    one_by_one: bool
 
     def keep(
-        self, shard: int, messages: Mapping[str, tuple[Message, ...]], *, epoch: str = "", run: str = ""
+        self, messages: Mapping[str, tuple[Message, ...]], *, epoch: str = "", run: str = ""
     ) -> dict[str, Exception]:
         """Keep messages of some channels of a shard; return those that could not be kept, each with its error.
 
         Args:
-            shard: its number.
             messages: by channel, with ids that follow one another.
-            epoch: of the shard; in another epoch the same ids mean other messages.
+            epoch: epoch of the shard; in another epoch the same ids mean other messages.
             run: id of the run that is about to remove them.
         """
 
@@ -47,31 +49,23 @@ def archive_at(destination: str) -> Archive | None:
 
 
 def portions(archive: Archive, messages: Mapping[str, tuple[Message, ...]]) -> Iterator[dict[str, tuple[Message, ...]]]:
-    """Yield what one call of ``keep`` takes: all, but one channel for a function of the user's, which may be slow."""
-    if isinstance(archive, _Function):
+    """Yield the messages that each call of ``keep`` gets."""
+    if archive.one_by_one:
         yield from ({channel: of_channel} for channel, of_channel in messages.items())
     elif messages:
         yield dict(messages)
 
 
-def hook_at(where: str) -> Hook | None:
-    """Return the function that ``CHAT_ON_EXPIRE`` names.
-
-    Raises:
-        SettingsError: there is no such function.
-    """
-    return function_at("CHAT_ON_EXPIRE", where) if where else None
-
-
 class _Function:
     """A function of the user's, called once for each channel: ``function(channel, messages)``."""
+
+    one_by_one = True
 
     def __init__(self, where: str) -> None:
         self._function = function_at("CHAT_ARCHIVE", where)
 
     def keep(
         self,
-        shard: int,  # noqa: ARG002
         messages: Mapping[str, tuple[Message, ...]],
         *,
         epoch: str = "",  # noqa: ARG002

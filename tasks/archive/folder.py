@@ -40,7 +40,7 @@ INSERT = "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?, ?)"
 VERSION = 1  # of FORM, as SQLite's `user_version`
 SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names another one, as no writer of ours does
 SLICE = 1_000_000  # bytes of a slice, or one message
-PATIENCE = 10.0  # seconds to wait for another writer, less than the lease of a sweep
+BUSY_TIMEOUT = 10.0  # seconds to wait for another writer, less than the lease of a sweep
 
 
 class Folder:
@@ -49,12 +49,13 @@ class Folder:
     A writer that is killed leaves a journal beside the file; the next process that opens it rolls back with that.
     """
 
+    one_by_one = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def keep(
         self,
-        shard: int,  # noqa: ARG002
         messages: Mapping[str, tuple[Message, ...]],
         *,
         epoch: str = "",
@@ -124,7 +125,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         if beside == "-journal" and _ends_with(file, SUPER_JOURNAL):
             raise damaged(path, f"{file.name} names another file, which reading would delete: read a copy without it")
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+    return sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
 
 
 def _ends_with(file: Path, end: bytes) -> bool:

@@ -32,11 +32,11 @@ class Slice(NamedTuple):
     """Messages of one channel that one hand-over kept.
 
     Attributes:
-        path: of the file.
-        last: id of the newest.
+        path: path of the file.
+        last: id of the newest message.
         packed: the log entries, compressed.
-        epoch: of the shard's ids.
-        kept_ms: when it was handed over, by the clock of that host.
+        epoch: epoch of the shard's ids.
+        kept_ms: when the slice was handed over, by the clock of that host.
     """
 
     path: Path

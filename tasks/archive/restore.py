@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from chat.store.nodes import Client
 
-__all__ = ["Restored", "restore"]
+__all__ = ["restore"]
 
 
 def restore(
@@ -33,16 +33,18 @@ def restore(
 ) -> list[Restored]:
     """Read an archive back into Redis, newest messages first.
 
-    The clients of a channel keep their positions: who had not read a message gets it. A channel that is gone comes
-    back with its ids and goes on above all it was ever given; where the archive lacks the last of them, it stays gone.
+    The clients of a channel keep their positions: a client that had not read a message gets it. A channel that is
+    gone comes back with its ids and goes on above all it was ever given; where the archive lacks the last of them, it
+    stays gone.
     What is stored already is passed over, so a restore may be repeated.
 
     Args:
         client: a redis-py client.
-        folder: that ``CHAT_ARCHIVE`` named; nothing is written into it.
-        channels: names, none for all.
-        days: such as ``2026-11-24``, in UTC, on which messages were sent; none for all.
-        dry_run: say what would come back, change nothing; a user of Redis that may only read is enough.
+        folder: the folder that ``CHAT_ARCHIVE`` named; nothing is written into it.
+        channels: names of channels, none for all.
+        days: days in UTC on which the messages were sent, such as ``2026-11-24``; none for all.
+        dry_run: whether to change nothing and return what would come back; a user of Redis that may only read is
+            enough.
         settings: prefix and shards; None for ``Settings()``.
 
     Raises:

@@ -14,9 +14,9 @@ from tasks.cleaning.calls import LEASE_MS
 from tasks.cleaning.scripts import EPOCH
 
 if TYPE_CHECKING:
-    from tasks.cleaning.calls import Calls, Lease
-    from tasks.cleaning.hooks import Hooks
-    from tasks.cleaning.job import Job
+    from tasks.cleaning.calls import Calls
+    from tasks.cleaning.hand_over import HandOver
+    from tasks.cleaning.run import Run
 
 __all__ = ["Removal"]
 
@@ -25,15 +25,13 @@ class Removal:
     """The removal of what is due by one rule in one shard.
 
     Args:
-        job: the run.
-        calls: of the rule in the shard.
-        hooks: the archive, which gets messages first, and the hook, which is told what is gone.
-        lease: that the run takes.
-        mark: field that gets the time when nothing is due, empty for none.
+        run: the run, which takes the lease.
+        calls: the calls of the rule in the shard.
+        others: the archive, which gets messages first, and the hook, which is told what was removed.
     """
 
-    def __init__(self, job: Job, calls: Calls, hooks: Hooks, lease: Lease, mark: str) -> None:
-        self._job, self._calls, self._hooks, self._lease, self._mark = job, calls, hooks, lease, mark
+    def __init__(self, run: Run, calls: Calls, others: HandOver) -> None:
+        self._run, self._calls, self._others = run, calls, others
         self._offset = 0  # channels that cannot be cleaned stay at the head of the index: they are passed over
 
     def run(self) -> None:
@@ -49,9 +47,9 @@ class Removal:
 
     def _work(self) -> None:
         """Remove batch by batch: each round trip removes one and names the next."""
-        tally = self._job.tally
-        _, batch = self._ask(self._calls.take(self._lease), self._next())
-        while names := batch[2 : 2 + self._job.batch]:
+        tally = self._run.tally
+        _, batch = self._ask(self._calls.take(self._run.lease), self._next())
+        while names := batch[2 : 2 + self._run.batch]:
             ids = self._hand_over(names)
             self._offset += len(tally.refused.intersection(names))
             names = [name for name in names if name not in tally.refused]
@@ -64,19 +62,19 @@ class Removal:
             tally.refuse_places(ready, errors)
             tally.add(names, self._calls.rule.counted(counts))
             tally.watch(names, fruitful=any(counts))
-            self._hooks.announce(ready, of_names)
+            self._others.announce(ready, of_names)
             raise_first([batch])
-            self._job.tell()
+            self._run.tell()
         if batch:
             tally.note_rest(*batch[:2])
         else:
             tally.busy.add(self._calls.shard)
 
     def _ask(self, *calls: Call) -> list[Any]:
-        return raise_first(call_all(self._job.client, calls))
+        return raise_first(call_all(self._run.client, calls))
 
     def _next(self) -> Call:
-        return self._calls.next(self._lease, self._offset, self._job.candidates(), self._mark)
+        return self._calls.next(self._run.lease, self._offset, self._run.candidates(), self._run.mark(self._calls.rule))
 
     def _hand_over(self, names: list[bytes]) -> dict[bytes, int]:
         """Give the archive what is about to go; return up to which id it has each channel, nothing without an archive.
@@ -84,20 +82,20 @@ class Removal:
         A shard that nobody checked has no epoch yet: it is made here, and read before the messages.
         """
         reading = self._calls.rule.read
-        if not (self._hooks.archive and reading):
+        if not (self._others.archive and reading):
             return {}
         meta = self._calls.keys.of_shard(self._calls.shard, "meta")
         making = Call(EPOCH, meta, (secrets.token_hex(6),))
         epoch, (slices, errors) = self._ask(making, self._calls.look(reading, names))
-        self._job.tally.refuse_places(names, errors)
-        return self._hooks.keep(self._calls.shard, names, slices, epoch=str(epoch, "ascii"), run=self._lease.owner)
+        self._run.tally.refuse_places(names, errors)
+        return self._others.keep(names, slices, epoch=str(epoch, "ascii"), run=self._run.lease.owner)
 
     def _remove(self, names: list[bytes], ids: list[int]) -> tuple[Any, Any]:
         """Remove a batch and name the next; an error of the latter is returned, as the batch is gone all the same."""
         if not names:
             return ([], [], []), *self._ask(self._next())
-        removal = self._calls.remove(self._lease, names, ids)
-        removed, batch = call_all(self._job.client, [removal, self._next()])
+        removal = self._calls.remove(self._run.lease, names, ids)
+        removed, batch = call_all(self._run.client, [removal, self._next()])
         raise_first([removed])
         return removed, batch
 
@@ -105,11 +103,11 @@ class Removal:
         """Leave the shard, as the lease was lost. What was handed over and not removed is handed over again."""
         ((due, *_),) = self._ask(self._calls.due(0, 0))
         if due:  # else others removed what was named, and the lease was given back as nothing was left
-            self._job.tally.busy.add(self._calls.shard)
+            self._run.tally.busy.add(self._calls.shard)
             lease = f"the lease was lost: it lapses {LEASE_MS // 1000} s after the last call to Redis"
             advice = "one call of CHAT_ARCHIVE or CHAT_ON_EXPIRE must take less"
-            self._job.tally.fail(f"shard {self._calls.shard}", f"{lease}, {advice}")
+            self._run.tally.fail(f"shard {self._calls.shard}", f"{lease}, {advice}")
 
     def _release(self) -> None:
         with suppress(RedisError, RedisClusterException):  # it lapses by itself
-            self._ask(self._calls.release(self._lease))
+            self._ask(self._calls.release(self._run.lease))

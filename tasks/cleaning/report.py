@@ -9,7 +9,7 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a sweep did, or would do.
+    """The counts of a run: what it did, or would do.
 
     Attributes:
         channels: channels removed.

@@ -1,4 +1,4 @@
-"""What is due, and what is done about it: the one table that sweeps, dry runs, stats and metrics go by.
+"""The rules of cleaning: one table for sweeps, dry runs, stats and metrics.
 
 A rule compares one index of every shard with one limit. A channel that the index names is only a candidate: the scripts
 look at it again.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chat.store.scripts import Script
     from tasks.settings import Settings
 
-__all__ = ["RULES", "Action", "Limits", "Order", "Rule", "rules_of", "sweeps"]
+__all__ = ["RULES", "Action", "Limits", "Order", "Rule", "rules_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,18 +94,19 @@ class Rule:
     """A row of the table.
 
     Attributes:
-        sweep: the sweep that it belongs to.
-        index: names the candidates.
-        order: of the index.
-        limit: the limit that the index is compared with.
-        optional: a limit of 0 is none.
-        limits: the limits that the actions go by.
-        counts: what the actions count.
-        peek: counts what would be removed; only reads.
-        read: returns the messages that would be removed, for the archive; only reads. None where there are none.
-        remove: removes, if the run holds the lease.
+        sweep: name of the sweep that the rule belongs to.
+        index: key of the shard that names the candidates.
+        order: scripts that read the index.
+        limit: name of the limit that the index is compared with.
+        optional: whether 0 switches the rule off.
+        action_limits: names of the limits that the actions take.
+        counts: names of the numbers that the actions return.
+        peek: action that counts what would be removed; only reads.
+        read: action that returns the messages that would be removed, for the archive; only reads. None where there
+            are none.
+        remove: action that removes, if the run holds the lease.
         announced: whether ``CHAT_ON_EXPIRE`` is told what was removed.
-        figure: the number of channels that are due, in the stats.
+        stat: field of `ShardStats` that counts the channels due.
     """
 
     sweep: str
@@ -113,13 +114,13 @@ class Rule:
     order: Order
     limit: str
     optional: bool = False
-    limits: tuple[str, ...]
+    action_limits: tuple[str, ...]
     counts: tuple[str, ...]
     peek: Action
     read: Action | None = None
     remove: Action
     announced: bool = False
-    figure: str
+    stat: str
 
     @property
     def mark(self) -> str:
@@ -135,7 +136,7 @@ def _trim(peek: Script, read: Script, trim: Script) -> dict[str, Any]:
     """Return what the two rules of the backlog have in common."""
     return {
         "sweep": "clean_backlog",
-        "limits": ("backlog", "message_timeout"),
+        "action_limits": ("backlog", "message_timeout"),
         "counts": ("messages",),
         "peek": Action(script=peek),
         "read": Action(script=read, shard_keys=("trimmed",)),
@@ -149,19 +150,19 @@ RULES = (
         index="updated",
         order=BY_AGE,
         limit="channel_timeout",
-        limits=("channel_timeout",),
+        action_limits=("channel_timeout",),
         counts=("channels", "messages"),
         peek=Action(script=scripts.PEEK_CHANNELS, shard_keys=("updated",)),
         read=Action(script=scripts.READ_CHANNELS, shard_keys=("updated", "trimmed")),
         remove=Action(script=scripts.REMOVE_CHANNELS, shard_keys=("updated", "sizes", "heads", "polled", "trimmed")),
         announced=True,
-        figure="idle",
+        stat="idle",
     ),
     Rule(
         index="sizes",
         order=BY_SIZE,
         limit="backlog",
-        figure="over_backlog",
+        stat="over_backlog",
         **_trim(scripts.PEEK_BACKLOGS, scripts.READ_BACKLOGS, scripts.TRIM_BACKLOGS),
     ),
     Rule(
@@ -169,7 +170,7 @@ RULES = (
         order=BY_AGE,
         limit="message_timeout",
         optional=True,
-        figure="too_old",
+        stat="too_old",
         **_trim(scripts.PEEK_OLD, scripts.READ_OLD, scripts.TRIM_OLD),
     ),
     Rule(
@@ -177,7 +178,7 @@ RULES = (
         index="polled",
         order=BY_AGE,
         limit="client_timeout",
-        limits=("client_timeout",),
+        action_limits=("client_timeout",),
         counts=("clients",),
         peek=Action(script=scripts.PEEK_CLIENTS, channel_keys=("seen",)),
         remove=Action(
@@ -187,7 +188,7 @@ RULES = (
             budget=(500,),
         ),
         announced=True,
-        figure="expired",
+        stat="expired",
     ),
 )
 
@@ -195,8 +196,3 @@ RULES = (
 def rules_of(limits: Limits, sweep: str = "") -> list[Rule]:
     """Return the rules that the limits leave switched on, of one sweep or of all."""
     return [rule for rule in RULES if sweep in {"", rule.sweep} and (getattr(limits, rule.limit) or not rule.optional)]
-
-
-def sweeps() -> list[str]:
-    """Return the names of the sweeps."""
-    return list(dict.fromkeys(rule.sweep for rule in RULES))

@@ -50,6 +50,6 @@ PEEK_CLIENTS = _script("peek_clients", "time", "errors")
 FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expired", "ids", "floor", "last_client")
 
 EPOCH = _script("epoch")
-NOTE_RUN = _script("note_run")
+NOTE_RUN = _script("note_run", "time")
 RELEASE = _script("release")
 TAKE = _script("take")

@@ -1,4 +1,4 @@
-"""What a run of a sweep has counted so far."""
+"""The counts of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from heapq import nlargest
 from typing import Any
 
 from chat.store.keys import decode_name
-from tasks.archive.functions import described
+from tasks.functions import described
 
 __all__ = ["Tally"]
 
@@ -18,19 +18,19 @@ ROUNDS = 20  # that may name a channel in a row and remove nothing: lost ids, sa
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of one run.
+    """The counts of one run so far.
 
     Attributes:
-        removed: channels, messages and clients, as far as the sweep counts them.
+        removed: number of channels, messages and clients removed, as far as the sweep counts them.
         handled: candidates looked at.
-        due: channels that are left.
+        due: channels left that are due.
         overdue_ms: how far the one waiting longest of these is past its limit.
         busy: shards that another run works on.
         broken: shards that cannot be cleaned, since a key of theirs is damaged.
         refused: channels that cannot be cleaned, or that the archive could not take; they stay, and are passed over.
         archived: messages handed over.
-        error: the first that did not end the run.
-        examples: of a dry run, the channels that would lose most.
+        error: the first error that did not end the run.
+        examples: channels that would lose most, in a dry run.
         fruitless: how often each channel was named since something was last removed.
     """
 

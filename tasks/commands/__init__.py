@@ -39,7 +39,7 @@ def _epilog(exit_codes: str, *examples: str) -> str:
     ),
 )
 def clean_command() -> None:
-    """Run a cleanup by hand: first see what it would remove, then run it."""
+    """Run a sweep by hand: first see what it would remove, then run it."""
 
 
 def _clean(sweeps: list[str], **options: Any) -> None:
@@ -48,32 +48,32 @@ def _clean(sweeps: list[str], **options: Any) -> None:
     clean(click.get_current_context().obj.app, sweeps, **options)
 
 
-def _add_cleanup(name: str, text: str, sweeps: list[str], **options: tuple[type, str]) -> None:
+def _add_sweep(name: str, text: str, sweeps: list[str], **options: tuple[type, str]) -> None:
     own = [click.Option([f"--{key.replace('_', '-')}"], type=kind, help=what) for key, (kind, what) in options.items()]
     params: list[click.Parameter] = [*own, *CLEAN_OPTIONS]
     clean_command.add_command(click.Command(name, help=text, params=params, callback=partial(_clean, sweeps)))
 
 
-_add_cleanup(
+_add_sweep(
     "channels",
     "Remove channels that nobody sends to.",
     ["clean_channels"],
     channel_timeout=(float, "Seconds; 0 for every channel."),
 )
-_add_cleanup(
+_add_sweep(
     "backlog",
     "Remove messages beyond the backlog, or too old.",
     ["clean_backlog"],
     backlog=(int, "Messages that a channel keeps."),
     message_timeout=(float, "Seconds; 0 for no age limit."),
 )
-_add_cleanup(
+_add_sweep(
     "clients",
     "Forget clients that stopped checking.",
     ["clean_clients"],
     client_timeout=(float, "Seconds; 0 for every client."),
 )
-_add_cleanup("all", "Run all three with their settings.", ["clean_backlog", "clean_channels", "clean_clients"])
+_add_sweep("all", "Run all three with their settings.", ["clean_backlog", "clean_channels", "clean_clients"])
 
 
 @click.command(

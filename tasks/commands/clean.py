@@ -1,4 +1,4 @@
-"""``celery -A tasks clean``: run a cleanup by hand, in a worker or in this process."""
+"""``celery -A tasks clean``: run a sweep by hand, in a worker or in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
-from tasks import cleaning
+from tasks.cleaning import SWEEPS
 from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, exit_codes, write
 from tasks.commands.remote import run_in_worker
 from tasks.periodic import chat_redis, run_sweep
@@ -39,21 +39,21 @@ def clean(
     code = DONE
     with exit_codes("clean"):
         try:
-            preview(sweeps, given, ask=sys.stdin.isatty() and not (yes or dry_run))
+            _preview(sweeps, given, ask=sys.stdin.isatty() and not (yes or dry_run))
             for number, sweep in enumerate(sweeps):
                 with Bar(sweep) as bar:
                     if now:
-                        report = run_sweep(getattr(cleaning, sweep), given, time_budget=None, progress=bar)
+                        report = run_sweep(SWEEPS[sweep], given, time_budget=None, progress=bar)
                     else:
                         report = run_in_worker(app, sweep, given, bar)
-                show(report, as_json=as_json, first=not number)
-                code = max(code, code_of(report), key=SEVERITY.index)
+                _show(report, as_json=as_json, first=not number)
+                code = max(code, _code_of(report), key=SEVERITY.index)
         except OutOfMemoryError as error:
-            raise click.ClickException(out_of_memory(error, now=now)) from error
+            raise click.ClickException(_out_of_memory(error, now=now)) from error
     sys.exit(code)
 
 
-def preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
+def _preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
     """Try every argument before anything is removed, and ask before more than half of everything goes.
 
     Both need a dry run in this process; when nothing is to be asked, it ends after its first look.
@@ -63,7 +63,7 @@ def preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
         with Bar(f"{sweep}?") as bar:
             budget = None if ask else 0
             dry = overrides | {"dry_run": True}
-            reports.append(run_sweep(getattr(cleaning, sweep), dry, time_budget=budget, progress=bar))
+            reports.append(run_sweep(SWEEPS[sweep], dry, time_budget=budget, progress=bar))
     if not ask:
         return
     client, settings = chat_redis()
@@ -79,7 +79,7 @@ def preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
         click.confirm("\n".join([*lines, "Go on?"]), abort=True, err=True)
 
 
-def show(report: Report, *, as_json: bool, first: bool) -> None:
+def _show(report: Report, *, as_json: bool, first: bool) -> None:
     """Print a report to stdout.
 
     Raises:
@@ -89,7 +89,7 @@ def show(report: Report, *, as_json: bool, first: bool) -> None:
         if as_json:
             print(json.dumps(dataclasses.asdict(report)), flush=True)
         else:
-            write(table(report, head=first), *notes(report))
+            write(_table(report, head=first), *_notes(report))
     except BrokenPipeError:  # `... | head -1`: the sweeps that follow still run
         drop_output()
     except OSError as error:
@@ -98,7 +98,7 @@ def show(report: Report, *, as_json: bool, first: bool) -> None:
         raise OutputError(message) from error
 
 
-def table(report: Report, *, head: bool) -> Table:
+def _table(report: Report, *, head: bool) -> Table:
     """Return a report as a row: what was or would be removed, and what is still due."""
     cells = {
         "channels": f"{report.channels:,}",
@@ -113,11 +113,11 @@ def table(report: Report, *, head: bool) -> Table:
     rows.add_column("outcome", min_width=10)
     for name in cells:
         rows.add_column(name, min_width=8, justify="right")
-    rows.add_row(report.sweep, outcome(report), *cells.values())
+    rows.add_row(report.sweep, _outcome(report), *cells.values())
     return rows
 
 
-def outcome(report: Report) -> str:
+def _outcome(report: Report) -> str:
     """Return in a word what became of a sweep."""
     if report.skipped:
         return "busy"
@@ -126,7 +126,7 @@ def outcome(report: Report) -> str:
     return "would go" if report.dry_run else "done"
 
 
-def notes(report: Report) -> list[Text]:
+def _notes(report: Report) -> list[Text]:
     """Return the channels that lose most, and the error of a report, as lines."""
     kind = "client" if report.sweep == "clean_clients" else "message"
     lines = [f"{count:>14,} {noun(count, kind)} of {printable(name)}" for name, count in report.examples]
@@ -134,14 +134,14 @@ def notes(report: Report) -> list[Text]:
     return [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
 
 
-def code_of(report: Report) -> int:
+def _code_of(report: Report) -> int:
     """Return the exit code of a report."""
     if report.skipped:
         return RUNNING
     return DONE if report.completed else INCOMPLETE
 
 
-def out_of_memory(error: OutOfMemoryError, *, now: bool) -> str:
+def _out_of_memory(error: OutOfMemoryError, *, now: bool) -> str:
     """Return what to do about a full Redis."""
     if now:
         return f"Redis is full and refused the cleaning ({error}): raise maxmemory, or delete other keys"

@@ -1,4 +1,4 @@
-"""What the operator's commands share: exit codes, one line for an error, and rich where somebody looks."""
+"""Shared parts of the operator's commands: exit codes, one line for an error, rich output on a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from chat import ChatError, InvalidArgumentError, SettingsError
 from chat.screen import OutputError, age, drop_output, open_output, say, unwritable
+from chat.settings import unknown_names
 from chat.store.explain import describe_outage
-from tasks.settings import Settings, unknown_names
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-__all__ = ["Bar", "console", "exit_codes", "write"]
+__all__ = ["BAD_INPUT", "DONE", "FAILED", "INCOMPLETE", "RUNNING", "Bar", "console", "exit_codes", "write"]
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNLIMITED = 10_000  # columns where no terminal ends the line

@@ -30,12 +30,12 @@ def health(app: Celery, *, what: str, hostname: str | None, ping: bool) -> None:
     """Say that a node is alive, or exit with 1 and say what is wrong with it."""
     node = beat_nodename(hostname) if what == "beat" else host_format(default_nodename(hostname))
     with exit_codes("health"):
-        if problem := late(heartbeat_file(node)) or (ping and unanswered(app, node)):
+        if problem := _late(heartbeat_file(node)) or (ping and _unanswered(app, node)):
             raise ClickException(f"{node} {problem}")  # noqa: TRY003, EM102
         print(f"{node} is alive")
 
 
-def late(path: Path) -> str:
+def _late(path: Path) -> str:
     """Return what is wrong with a heartbeat, '' for nothing."""
     try:
         seconds = abs(time.time() - path.stat().st_mtime)  # a clock may have been set back
@@ -44,7 +44,7 @@ def late(path: Path) -> str:
     return f"was last seen {age(seconds)} ago: restart it" if seconds > STALE else ""
 
 
-def unanswered(app: Celery, node: str) -> str:
+def _unanswered(app: Celery, node: str) -> str:
     """Return what is wrong with a node's answer over the broker, '' for nothing."""
     try:
         answers = app.control.ping(destination=[node], timeout=PING_TIMEOUT, limit=1)

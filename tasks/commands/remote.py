@@ -1,4 +1,7 @@
-"""A sweep through a worker: ask who is there, send it, follow it, and bring its report home, or what became of it."""
+"""Run a sweep in a worker: see that a worker listens, send the task, follow its progress, return its report.
+
+Where there is no report, the error says why.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerError", "run_in_worker"]
 
-ANSWER = 1.0  # seconds that workers have to answer
-TAKEN = 60  # seconds until a sweep that no worker had time for is dropped
-LONGEST = TAKEN + 90  # seconds until nothing is to be expected any more; above the hard time limit
-LOOK = 1  # seconds between two looks whether all is well
-QUIET = 3  # seconds without news until that is shown
-DOUBT = 10  # seconds without news until its worker is asked whether it lives, and until it is asked again
-LIVES = 5  # seconds that it has to answer, twice: a worker that works is never so long without a look at its mail
+INSPECT_TIMEOUT = 1.0  # seconds that workers have to answer
+EXPIRES = 60  # seconds until a task that no worker had time for is discarded
+LONGEST = EXPIRES + 90  # seconds until a report is no longer expected; above the hard time limit
+POLL = 1  # seconds between two checks of the task
+NO_NEWS_AFTER = 3  # seconds without an update until that is shown
+PING_AFTER = 10  # seconds without an update until the worker is pinged, and until it is pinged again
+PING_TIMEOUT = 5  # seconds, of each of two pings; a busy worker still answers a ping within this time
 
 
 class WorkerError(ClickException):
@@ -40,49 +43,49 @@ class WorkerError(ClickException):
 
 
 @dataclasses.dataclass
-class Run:
-    """What is known of a sweep that a worker was given."""
+class TaskState:
+    """The state of a sweep's task, as far as its worker has stored it."""
 
     bar: Bar | None = None
-    before: int = 0  # messages removed from the chat, ever, when it was sent
-    node: str = ""  # the worker that began it
+    before: int = 0  # messages removed from the chat, ever, when the task was sent
+    node: str = ""  # the worker that began the task
     done: int = 0  # channels
     total: int = 0
-    broken_off: str = ""  # how far it was when its process died and another one began anew
-    heard: float = dataclasses.field(default_factory=time.monotonic)  # when something was new
-    asked: float = 0.0  # when its worker was last asked whether it lives
-    process: int = 0  # the worker's process that began it
+    restarted_after: str = ""  # how far the task was when its process died and another one began anew
+    updated: float = dataclasses.field(default_factory=time.monotonic)  # time of the last update
+    pinged: float = 0.0  # time of the last ping
+    process: int = 0  # the worker's process that began the task
     meta: Any = None  # what was stored with the last state
 
-    def hear(self, stored: dict[str, Any]) -> None:
-        """Take in a state that the worker has stored, which may be the last one again."""
+    def update(self, stored: dict[str, Any]) -> None:
+        """Note a state that the worker has stored, which may be the last one again."""
         state, meta = stored["status"], stored["result"]
         if state not in {"STARTED", "PROGRESS"} or meta == self.meta:
             return
-        self.meta, self.heard, self.node = meta, time.monotonic(), meta.get("hostname", self.node)
+        self.meta, self.updated, self.node = meta, time.monotonic(), meta.get("hostname", self.node)
         if state == "PROGRESS":
             self.done, self.total = meta["done"], meta["total"]
             if self.bar:
                 self.bar(self.done, self.total)
         elif self.process != meta["pid"]:
-            self.broken_off = self.so_far() if self.process else ""
+            self.restarted_after = self.so_far() if self.process else ""
             self.process = meta["pid"]
 
-    def doubtful(self) -> bool:
-        """Return whether nothing was new for so long that its worker should be asked; show the silence before that."""
+    def should_ping(self) -> bool:
+        """Return whether the last update is so old that the worker should be pinged; show its age before that."""
         now = time.monotonic()
-        if self.bar and now - self.heard >= QUIET:
-            self.bar.quiet(now - self.heard)
-        if not self.node or now - max(self.heard, self.asked) < DOUBT:
+        if self.bar and now - self.updated >= NO_NEWS_AFTER:
+            self.bar.quiet(now - self.updated)
+        if not self.node or now - max(self.updated, self.pinged) < PING_AFTER:
             return False
-        self.asked = now
+        self.pinged = now
         return True
 
     def so_far(self) -> str:
-        """Return how far it came, and what went meanwhile."""
+        """Return how far the task came, and how many messages were removed meanwhile."""
         came = f"at {self.done:,} of {self.total:,} channels" if self.total else "before it told how far it was"
         with suppress(ChatError, RedisError):
-            return f"{came}; {max(0, removed() - self.before):,} messages were removed meanwhile"
+            return f"{came}; {max(0, _removed() - self.before):,} messages were removed meanwhile"
         return came
 
 
@@ -90,109 +93,109 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
     """Run a sweep in a worker and return its report.
 
     Args:
-        app: whose worker.
+        app: the app whose worker runs the sweep.
         sweep: ``clean_channels``, ``clean_backlog`` or ``clean_clients``.
         overrides: keyword arguments of the task.
-        bar: shows how far it is.
+        bar: progress bar.
 
     Raises:
-        WorkerError: no worker answers, has time, or comes to an end.
-        ChatError: what the task refused; an InvalidArgumentError, say.
+        WorkerError: no worker answers, has time, or finishes the sweep.
+        ChatError: the task's own error, such as an InvalidArgumentError.
     """
     if not answers(app):
         message = "no worker answers: start one (celery -A tasks worker), or use --now to clean in this process"
         raise WorkerError(message)
-    run = Run(bar, before=removed())
-    sent = app.tasks[f"tasks.{sweep}"].apply_async(kwargs=overrides, expires=TAKEN)
+    state = TaskState(bar, before=_removed())
+    sent = app.tasks[f"tasks.{sweep}"].apply_async(kwargs=overrides, expires=EXPIRES)
     try:
-        report = follow(app, sent, run)
-    except (ChatError, RedisError, WorkerError):  # the task's own, or that it cannot be asked for, or that it died
+        report = _follow(app, sent, state)
+    except (ChatError, RedisError, WorkerError):  # of the task, of Redis, or of a dead worker
         raise
     except TaskRevokedError as error:
-        raise WorkerError(revoked(str(error), run)) from None
+        raise WorkerError(_revoked(str(error), state)) from None
     except KeyboardInterrupt:
         message = f"left alone, it goes on in the worker: celery -A tasks result {sent.id}"
         raise WorkerError(message) from None
     except Exception as error:  # whatever the task raised, or Celery when Redis went away
         what = f"{type(error).__name__}: {error}"
-        message = f"no report ({what}), {run.so_far()}: see the worker's log, and celery -A tasks result {sent.id}"
+        message = f"no report ({what}), {state.so_far()}: see the worker's log, and celery -A tasks result {sent.id}"
         raise WorkerError(message) from error
     finally:
-        give_up(sent)
-    if run.broken_off:
-        anew = f"its process died {run.broken_off}, and the run began anew: this report counts from there"
+        stop_waiting(sent)
+    if state.restarted_after:
+        anew = f"its process died {state.restarted_after}, and the run began anew: this report counts from there"
         report["error"] = "; ".join(filter(None, [anew, report["error"]]))
     return Report(**report | {"examples": tuple((name, count) for name, count in report["examples"])})
 
 
-def follow(app: Celery, sent: AsyncResult, run: Run) -> dict[str, Any]:
-    """Wait for the report of a sweep; notice when its worker dies, which tells nobody.
+def _follow(app: Celery, sent: AsyncResult, state: TaskState) -> dict[str, Any]:
+    """Wait for the report of a sweep, and ping its worker, because a worker that dies sends nothing.
 
     Raises:
-        WorkerError: it died, or it takes too long.
+        WorkerError: the worker died, or the task takes too long.
     """
     end = time.monotonic() + LONGEST
     while True:
         try:
-            return dict(sent.get(timeout=LOOK, on_message=run.hear))
+            return dict(sent.get(timeout=POLL, on_message=state.update))
         except CeleryTimeoutError:
-            if run.doubtful() and not lives(app, run.node):
-                message = f"{run.node} died or is cut off, {run.so_far()}: run it again for the rest"
+            if state.should_ping() and not is_alive(app, state.node):
+                message = f"{state.node} died or is cut off, {state.so_far()}: run it again for the rest"
                 raise WorkerError(message) from None
             if time.monotonic() < end:
                 continue
-            what = f"still running after {LONGEST} s, {run.so_far()}" if run.meta else "no worker took it"
+            what = f"still running after {LONGEST} s, {state.so_far()}" if state.meta else "no worker took it"
             message = f"no report: {what}; see the worker's log, and celery -A tasks result {sent.id}"
             raise WorkerError(message) from None
 
 
-def give_up(sent: AsyncResult) -> None:
-    """Expect no more of a sweep: Celery would do so while the interpreter exits, and fail with a traceback."""
+def stop_waiting(sent: AsyncResult) -> None:
+    """Stop waiting for a result; otherwise Celery does so while the interpreter exits, and fails with a traceback."""
     with suppress(RedisError, OperationalError, OSError):
         sent.backend.remove_pending_result(sent)
     sent.backend = None
 
 
-def revoked(reason: str, run: Run) -> str:
-    """Return what to say of a sweep that a worker discarded: ``expired``, ``revoked`` or ``terminated``."""
-    if run.meta and reason == "expired":  # a killed worker's task comes back, too late
-        return f"{run.node or 'its worker'} died, {run.so_far()}: run it again for the rest"
-    if run.meta:
-        return f"somebody ended it ({reason}), {run.so_far()}: run it again for the rest"
+def _revoked(reason: str, state: TaskState) -> str:
+    """Return the message for a sweep that a worker discarded: ``expired``, ``revoked`` or ``terminated``."""
+    if state.meta and reason == "expired":  # a killed worker's task comes back, too late
+        return f"{state.node or 'its worker'} died, {state.so_far()}: run it again for the rest"
+    if state.meta:
+        return f"somebody ended it ({reason}), {state.so_far()}: run it again for the rest"
     if reason == "expired":
-        return f"no worker had time within {TAKEN} s, nothing was done: try again, or use --now"
+        return f"no worker had time within {EXPIRES} s, nothing was done: try again, or use --now"
     return f"somebody took it back ({reason}) before it began, nothing was done"
 
 
-def removed() -> int:
+def _removed() -> int:
     """Return how many messages were ever removed from the chat."""
     client, settings = chat_redis()
     return read_stats(client, settings=settings).removed
 
 
-def lives(app: Celery, node: str) -> bool:
+def is_alive(app: Celery, node: str) -> bool:
     """Return whether a worker answers; also True while the broker cannot be asked."""
     try:
-        return any(app.control.ping(destination=[node], timeout=LIVES, limit=1) for _ in range(2))
+        return any(app.control.ping(destination=[node], timeout=PING_TIMEOUT, limit=1) for _ in range(2))
     except (OperationalError, RedisError):
         return True
     finally:
-        forget_replies(app)
+        _forget_replies(app)
 
 
 def answers(app: Celery) -> bool:
     """Return whether a worker takes tasks from our queue: at the first answer, or when all had time to answer."""
     try:
         for limit in (1, None):
-            workers = app.control.inspect(timeout=ANSWER, limit=limit).active_queues() or {}
+            workers = app.control.inspect(timeout=INSPECT_TIMEOUT, limit=limit).active_queues() or {}
             if any(queue["name"] == app.conf.task_default_queue for queues in workers.values() for queue in queues):
                 return True
         return False
     finally:
-        forget_replies(app)
+        _forget_replies(app)
 
 
-def forget_replies(app: Celery) -> None:
+def _forget_replies(app: Celery) -> None:
     """Delete the queue of answers: those that come after the first would stay for ever."""
     with suppress(RedisError, OperationalError), app.connection_for_write() as connection:
         app.control.mailbox.get_reply_queue()(connection.default_channel).delete()

@@ -19,7 +19,7 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tasks.archive.restore import Restored
+    from tasks.archive.channel import Restored
 
 __all__ = ["restore"]
 
@@ -31,18 +31,18 @@ def restore(
     with exit_codes("restore"):
         settings = Settings.from_env()
         if since is not None:
-            days = days_since(since, days)
+            days = _days_since(since, days)
         client = connect(settings.redis_url)
         found = restore_archive(client, Path(archive), days=days, dry_run=dry_run, settings=settings, **options)
         code = INCOMPLETE if any(channel.left for channel in found) else DONE
         for channel in found:
-            print(json.dumps(dataclasses.asdict(channel)) if as_json else line(channel, dry_run=dry_run))
+            print(json.dumps(dataclasses.asdict(channel)) if as_json else _line(channel, dry_run=dry_run))
         if any(channel.messages for channel in found) and not dry_run:
             say("cleaning will remove again what is over the limits: raise them, or read what you need now")
     sys.exit(code)
 
 
-def days_since(since: str, days: Collection[str]) -> list[str]:
+def _days_since(since: str, days: Collection[str]) -> list[str]:
     """Return the days of ``--since``, up to tomorrow: this machine's clock may be behind that of Redis."""
     if days:
         message = "--since and --day are both given, must be one of them"
@@ -56,7 +56,7 @@ def days_since(since: str, days: Collection[str]) -> list[str]:
     return [str(first + timedelta(number)) for number in range(max(1, count))]  # no days would mean all of them
 
 
-def line(channel: Restored, *, dry_run: bool) -> str:
+def _line(channel: Restored, *, dry_run: bool) -> str:
     """Return what was or would be restored of a channel."""
     back = f"{'would come ' if dry_run else ''}back"
     text = f"{printable(channel.channel)}: {counted(channel.messages, 'message')} {back}"

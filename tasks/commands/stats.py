@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from tasks.stats.figures import ShardStats, Stats, SweepStats
     from tasks.stats.usage import Memory, Queue
+    from tasks.stats.values import ShardStats, Stats, SweepStats
 
 __all__ = ["Reading", "screen", "stats", "verdict"]
 
@@ -41,7 +41,7 @@ SHARD_COLUMNS = ("shard", "channels", "messages", "clients", "idle", "over_backl
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """What one look at Redis and the broker found; in place of a queue that could not be read, the reason."""
+    """The state of Redis and the broker at one moment; in place of a queue that could not be read, the reason."""
 
     stats: Stats
     memory: Memory
@@ -53,18 +53,18 @@ def stats(*, watch: bool, every: float, shards: bool, as_json: bool) -> None:
     """Print the state of the chat once, or until Ctrl-C."""
     with exit_codes("stats"):
         settings = Settings.from_env()
-        read = reader(settings)
+        read = _reader(settings)
         if watch:
             confirm_pause(every)
             with suppress(KeyboardInterrupt):
-                follow(read, redact_url(settings.redis_url), every=every, shards=shards, as_json=as_json)
+                _follow(read, redact_url(settings.redis_url), every=every, shards=shards, as_json=as_json)
         elif as_json:
-            print(to_json(read(), shards=shards))
+            print(_to_json(read(), shards=shards))
         else:
             write(screen(read(), shards=shards))
 
 
-def reader(settings: Settings) -> Callable[[], Reading]:
+def _reader(settings: Settings) -> Callable[[], Reading]:
     """Return a function that takes one reading."""
     client = connect(settings.redis_url)
     broker = connect(settings.broker_url) if settings.broker_url else None
@@ -83,7 +83,7 @@ def reader(settings: Settings) -> Callable[[], Reading]:
     return read
 
 
-def follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool, as_json: bool) -> None:
+def _follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool, as_json: bool) -> None:
     """Show one reading after another: in one place on a terminal, one below the other elsewhere."""
     out = console(sys.stdout)
     live = Live(console=out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
@@ -93,9 +93,9 @@ def follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool,
             shown: Group | Text | str
             try:
                 reading = read()
-                shown = to_json(reading, shards=shards) if as_json else screen(reading, shards=shards)
+                shown = _to_json(reading, shards=shards) if as_json else screen(reading, shards=shards)
             except (RedisConnectionError, RedisTimeoutError) as error:  # it may come back
-                shown = line(f"no Redis at {url}: {error}")
+                shown = _line(f"no Redis at {url}: {error}")
             if isinstance(shown, str):
                 print(shown, flush=True)
             elif is_live:
@@ -105,7 +105,7 @@ def follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool,
             time.sleep(every)
 
 
-def to_json(reading: Reading, *, shards: bool) -> str:
+def _to_json(reading: Reading, *, shards: bool) -> str:
     """Return a reading as one line of JSON."""
     found = dataclasses.asdict(reading.stats)
     for name, sweep in reading.stats.sweeps.items():
@@ -132,35 +132,35 @@ def screen(reading: Reading, *, shards: bool = False) -> Group:
         f"queue    {queue if isinstance(queue, str) else f'{queue.waiting:,} waiting, {queue.unacked:,} taken'}",
         "",
     ]
-    notes = [f"  {name}: {printable(note)}" for name, sweep in found.sweeps.items() for note in problems(sweep)]
+    notes = [f"  {name}: {printable(note)}" for name, sweep in found.sweeps.items() for note in _problems(sweep)]
     fullest = [f"{count:9,}  {printable(name)}" for name, count in reading.fullest]
-    parts: list[RenderableType] = [headline(found), *map(line, facts), sweep_table(found.sweeps), *map(line, notes)]
-    parts += map(line, ["", "fullest channels", *fullest] if fullest else [])
+    parts: list[RenderableType] = [_headline(found), *map(_line, facts), _sweep_table(found.sweeps), *map(_line, notes)]
+    parts += map(_line, ["", "fullest channels", *fullest] if fullest else [])
     if shards:
-        parts += [line(""), shard_table(found.shards)]
+        parts += [_line(""), _shard_table(found.shards)]
     return Group(*parts)
 
 
-def line(text: str, style: str = "") -> Text:
+def _line(text: str, style: str = "") -> Text:
     """Return a line that a narrow terminal cuts off."""
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def headline(found: Stats) -> Text:
+def _headline(found: Stats) -> Text:
     """Return in one line whether cleaning keeps up."""
     sweeps = found.sweeps.values()
     late = max(sweep.behind or 0 for sweep in sweeps)
     if any(sweep.success_age is None for sweep in sweeps):
-        return line("not every sweep has succeeded yet: do a worker and beat run?", "bold yellow")
+        return _line("not every sweep has succeeded yet: do a worker and beat run?", "bold yellow")
     if late:
-        return line(f"behind by {age(late)}: do a worker and beat run?", "bold red")
+        return _line(f"behind by {age(late)}: do a worker and beat run?", "bold red")
     if unfinished := [name for name, sweep in found.sweeps.items() if sweep.last.report.get("due")]:
-        return line(f"not finished: {', '.join(unfinished)}", "bold yellow")
+        return _line(f"not finished: {', '.join(unfinished)}", "bold yellow")
     if by_cron := [sweep.success_age or 0 for sweep in sweeps if sweep.behind is None]:
-        return line(
+        return _line(
             f"by cron, and the oldest success is {age(max(by_cron))} old"
         )  # only the schedule knows what is late
-    return line("keeping up", "bold green")
+    return _line("keeping up", "bold green")
 
 
 def verdict(sweep: SweepStats) -> str:
@@ -174,7 +174,7 @@ def verdict(sweep: SweepStats) -> str:
     return f"behind by {age(sweep.behind)}" if sweep.behind else "keeping up"
 
 
-def sweep_table(sweeps: dict[str, SweepStats]) -> Table:
+def _sweep_table(sweeps: dict[str, SweepStats]) -> Table:
     """Return a row for each sweep."""
     rows = Table("sweep", "", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("success", "took", "removed", "due", "overdue"):
@@ -193,7 +193,7 @@ def sweep_table(sweeps: dict[str, SweepStats]) -> Table:
     return rows
 
 
-def problems(sweep: SweepStats) -> Iterator[str]:
+def _problems(sweep: SweepStats) -> Iterator[str]:
     """Yield what else an operator should know about a sweep."""
     past = [moment for moment in (sweep.ended_age, sweep.failed_age) if moment is not None]
     if sweep.started_age is not None and sweep.started_age < min(past, default=inf):
@@ -205,7 +205,7 @@ def problems(sweep: SweepStats) -> Iterator[str]:
         yield str(error)
 
 
-def shard_table(shards: tuple[ShardStats, ...]) -> Table:
+def _shard_table(shards: tuple[ShardStats, ...]) -> Table:
     """Return a row for each shard."""
     rows = Table(box=None, pad_edge=False)
     for name in SHARD_COLUMNS:

@@ -1,1 +1,1 @@
-"""What Celery lacks on Redis, each part with its reason."""
+"""Additions to Celery that keep worker and beat running while Redis fails, each with its reason."""

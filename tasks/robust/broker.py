@@ -60,7 +60,7 @@ class KeepBrokerAddress:
 
 
 @cache
-def robust(transport: Any) -> Any:
+def _robust(transport: Any) -> Any:
     """Return a Redis transport class with both mixins."""
     channel = type(f"Robust{transport.Channel.__name__}", (DropInvalidMessages, transport.Channel), {})
     return type(f"Robust{transport.__name__}", (KeepBrokerAddress, transport), {"Channel": channel})
@@ -71,7 +71,7 @@ class Connection(KombuConnection):
 
     def get_transport_cls(self) -> Any:
         """Return the class of the broker's transport."""
-        return robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
+        return _robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Retry until connected, as kombu does, but every few seconds, and touch the heartbeat file meanwhile."""

@@ -10,10 +10,15 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from chat import InvalidArgumentError, SettingsError
+from chat.settings import unknown_names
 from chat.store.nodes import nodes
-from tasks.archive.destinations import Folder, archive_at, hook_at
+from tasks.archive.destinations import archive_at
+from tasks.archive.folder import Folder
+from tasks.functions import hook_at
 from tasks.periodic import chat_redis
-from tasks.settings import Settings, unknown_names
+from tasks.settings import Settings
+
+__all__ = ["try_destinations", "write_into"]
 
 log = get_logger(__name__)
 
@@ -50,13 +55,13 @@ def write_into(folder: Path) -> None:
         raise SettingsError(message) from error
 
 
-def warn_of_names(**_: Any) -> None:
+def _warn_of_names(**_: Any) -> None:
     """Warn of misspelt settings."""
     for line in unknown_names():
         log.warning("%s", line)
 
 
-def warn_of_eviction(**_: Any) -> None:
+def _warn_of_eviction(**_: Any) -> None:
     """Warn if Redis may evict messages and queued tasks. A managed service may not tell its policy."""
     try:
         client, _settings = chat_redis()
@@ -70,7 +75,7 @@ def warn_of_eviction(**_: Any) -> None:
 
 
 celeryd_init.connect(try_destinations)
-celeryd_after_setup.connect(warn_of_names)
-worker_ready.connect(warn_of_eviction)
-for check in (try_destinations, warn_of_names, warn_of_eviction):
+celeryd_after_setup.connect(_warn_of_names)
+worker_ready.connect(_warn_of_eviction)
+for check in (try_destinations, _warn_of_names, _warn_of_eviction):
     beat_init.connect(check)

@@ -48,12 +48,12 @@ class OneLine(logging.Filter):
             return False
         self._next[event] = now + PAUSE
         again = self._dropped.pop(event, 0)
-        record.msg = fold(record, error) + (f" ({again} more times since)" if again else "")
+        record.msg = _fold(record, error) + (f" ({again} more times since)" if again else "")
         record.args = record.exc_info = record.exc_text = record.stack_info = None
         return True
 
 
-def fold(record: logging.LogRecord, error: BaseException | None) -> str:
+def _fold(record: logging.LogRecord, error: BaseException | None) -> str:
     """Return a record's message as one line, with its error unless the message has it already."""
     line = " ".join(record.getMessage().split())
     if error is not None and str(error) not in line:
@@ -61,7 +61,7 @@ def fold(record: logging.LogRecord, error: BaseException | None) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
-def install(logger: logging.Logger, **_: Any) -> None:
+def _install(logger: logging.Logger, **_: Any) -> None:
     """Add the filter to the handlers of worker and beat."""
     logging.captureWarnings(capture=True)
     for handler in logger.handlers:
@@ -69,5 +69,5 @@ def install(logger: logging.Logger, **_: Any) -> None:
             handler.addFilter(OneLine())
 
 
-after_setup_logger.connect(install)
-after_setup_task_logger.connect(install)
+after_setup_logger.connect(_install)
+after_setup_task_logger.connect(_install)

@@ -16,8 +16,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from chat import ChatError
 from chat.store.connect import connect
 from chat.store.keys import Keys
-from tasks import cleaning
-from tasks.cleaning.runs import note_scheduled, scheduled_ages
+from tasks.cleaning import SWEEPS
+from tasks.cleaning.record import note_scheduled, scheduled_ages
 from tasks.health import touch
 from tasks.periodic import run_sweep
 from tasks.settings import Settings
@@ -108,7 +108,7 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as error:
-            if any(isinstance(cause, OutOfMemoryError) for cause in causes(error)):
+            if any(isinstance(cause, OutOfMemoryError) for cause in _causes(error)):
                 done = self._clean_here(entry)
             else:
                 log.warning("%s", error)
@@ -140,8 +140,9 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
 
     def _clean_here(self, entry: Any) -> bool:
         """Run an entry's sweep and return whether it ran; only the three sweeps can run without a worker."""
-        clean = getattr(cleaning, entry.task.removeprefix("tasks."), None)
-        if not entry.task.startswith("tasks.clean_") or clean is None:
+        package, _, sweep = entry.task.partition(".")
+        clean = SWEEPS.get(sweep) if package == "tasks" else None
+        if clean is None:
             log.warning("Redis is full: %s cannot be sent", entry.name)
             return False
         try:
@@ -150,11 +151,11 @@ class Scheduler(CeleryScheduler):  # type: ignore[misc]  # celery ships no types
             log.warning("Redis is full, and beat cannot clean: %s", error)
             return False
         # One logger a sweep: the log filter counts repetitions by logger, and must not hide one sweep behind another.
-        log.getChild(clean.__name__).warning("Redis is full, beat cleans by itself: %s", report)
+        log.getChild(sweep).warning("Redis is full, beat cleans by itself: %s", report)
         return True
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     while error:
         yield error

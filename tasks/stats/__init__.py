@@ -1,1 +1,1 @@
-"""What is in the chat, and whether cleaning keeps up."""
+"""The stats of the chat and of its cleaning."""

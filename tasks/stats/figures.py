@@ -1,4 +1,4 @@
-"""How much is in the chat, and whether cleaning keeps up: a few round trips, however many channels there are."""
+"""The stats: sizes of the chat and progress of cleaning, in a few round trips, however many channels there are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from chat.store.keys import Keys, decode_name
 from chat.store.nodes import Command, nodes, run_all
 from chat.store.scripts import call_all
 from chat.store.shards import confirm_shards
+from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import Calls
-from tasks.cleaning.rules import RULES, Limits, rules_of, sweeps
-from tasks.cleaning.runs import LastRun, last_run, time_of
-from tasks.settings import extended
+from tasks.cleaning.record import LastRun, last_run, parse_ms
+from tasks.cleaning.rules import RULES, Limits, rules_of
+from tasks.settings import daemon_settings
 from tasks.stats.values import ShardStats, Stats, SweepStats
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from chat.store.nodes import Client
     from tasks.cleaning.rules import Rule
 
-__all__ = ["ShardStats", "Stats", "SweepStats", "read_stats"]
+__all__ = ["read_stats"]
 
-# For the figure of each rule: how many channels are due, and how many ms the longest is overdue, by shard.
+# By the rule's `stat`: how many channels are due in each shard, and how many ms the longest is overdue.
 Found = dict[str, tuple[list[int], list[int]]]
 
 SUMS = ("channels", "messages", "clients", "sent", "removed", "restored")
@@ -45,7 +46,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
         redis.exceptions.ConnectionError: Redis cannot be reached.
         redis.exceptions.ResponseError: a key is of another type; its name is in the message.
     """
-    settings = extended(settings)
+    settings = daemon_settings(settings)
     keys, limits = Keys(settings.prefix, settings.shards), Limits.of(settings)
     rules = rules_of(limits)
     confirm_shards(client, keys, create=False)
@@ -53,7 +54,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
     now_ms, memory_used, memory_limit = _servers(client)
     found = _due(client, keys, limits, rules)
     shards = tuple(
-        _shard(shard, channels[shard], accounts[shard], {figure: due[shard] for figure, (due, _) in found.items()})
+        _shard(shard, channels[shard], accounts[shard], {stat: due[shard] for stat, (due, _) in found.items()})
         for shard in range(settings.shards)
     )
     return Stats(
@@ -67,7 +68,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
                 now_ms=now_ms,
                 interval=settings.interval(sweep),
             )
-            for sweep in sweeps()
+            for sweep in SWEEPS
         },
         memory_used=memory_used,
         memory_limit=memory_limit,
@@ -106,14 +107,14 @@ def _servers(client: Client) -> tuple[int, int, int]:
 
 
 def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> Found:
-    """Return for the figure of each rule how many channels are due, and how many ms the longest, by shard."""
+    """Return how many channels are due by each rule in each shard, and how many ms the longest is overdue."""
     calls = [Calls(rule, limits, keys, shard).due(0, 0) for rule in rules for shard in range(keys.shards)]
     replies = call_all(client, calls)
     for (_, (index, *_), _), reply in zip(calls, replies, strict=True):
         _confirm(index, reply)
     of_rules = [replies[start : start + keys.shards] for start in range(0, len(replies), keys.shards)]
     return {
-        rule.figure: ([due for due, _ in of_rule], [overdue_ms for _, overdue_ms in of_rule])
+        rule.stat: ([due for due, _ in of_rule], [overdue_ms for _, overdue_ms in of_rule])
         for rule, of_rule in zip(rules, of_rules, strict=True)
     }
 
@@ -137,7 +138,7 @@ def _shard(shard: int, channels: int, account: dict[str, Any], due: dict[str, in
         sent=sent,
         removed=removed,
         restored=restored,
-        **dict.fromkeys((rule.figure for rule in RULES), 0) | due,
+        **dict.fromkeys((rule.stat for rule in RULES), 0) | due,
     )
 
 
@@ -150,11 +151,11 @@ def _sweep(
     now_ms: int,
     interval: float | None,
 ) -> SweepStats:
-    done = [time_of(account[rule.mark], now_ms) for account in accounts for rule in rules]
+    done = [parse_ms(account[rule.mark], now_ms) for account in accounts for rule in rules]
     oldest = min(then_ms for then_ms in done if then_ms is not None) if None not in done else None
     return SweepStats(
-        due=sum(sum(found[rule.figure][0]) for rule in rules),
-        overdue=max(max(found[rule.figure][1]) for rule in rules) / 1000,
+        due=sum(sum(found[rule.stat][0]) for rule in rules),
+        overdue=max(max(found[rule.stat][1]) for rule in rules) / 1000,
         interval=interval,
         success_age=_age(now_ms, oldest),
         started_age=_age(now_ms, last.started_ms),

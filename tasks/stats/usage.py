@@ -1,4 +1,4 @@
-"""What the memory goes to, which channels are fullest, and what waits in the queue: small samples, no scan."""
+"""Memory by kind, the fullest channels and the length of the queue: small samples, no scan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from chat.store.keys import Keys, decode_name
 from chat.store.nodes import RAW, Command, raise_first, run_all
-from tasks.settings import QUEUE, extended
+from tasks.settings import QUEUE, daemon_settings
 
 if TYPE_CHECKING:
     from chat import Settings
@@ -27,8 +27,8 @@ class Memory:
     Attributes:
         messages: the channels' logs, estimated from a sample.
         clients: their times and positions, estimated from a sample.
-        indexes: what the sweeps ask.
-        tokens: of recent sends.
+        indexes: the sorted sets that the sweeps read, and the shards' counts.
+        tokens: tokens of recent sends.
     """
 
     messages: int
@@ -52,7 +52,7 @@ class Queue:
 
 def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
     """Return what the chat's keys take of Redis' memory, by ``MEMORY USAGE``."""
-    settings = extended(settings)
+    settings = daemon_settings(settings)
     keys = Keys(settings.prefix, settings.shards)
     share = -(-SAMPLE // settings.shards)
     commands = []
@@ -82,7 +82,7 @@ def read_memory(client: Client, *, settings: Settings | None = None) -> Memory:
 
 def read_fullest(client: Client, count: int = 10, *, settings: Settings | None = None) -> list[tuple[str, int]]:
     """Return the channels with most messages, and how many each holds, fullest first."""
-    settings = extended(settings)
+    settings = daemon_settings(settings)
     keys = Keys(settings.prefix, settings.shards)
     sizes = [key for shard in range(settings.shards) for key in keys.of_shard(shard, "sizes")]
     words = (0, count - 1, "WITHSCORES")
@@ -98,7 +98,7 @@ def read_queue(broker: Client, *, settings: Settings | None = None) -> Queue:
         broker: a client of ``settings.broker_url``.
         settings: the prefix; None for ``Settings()``.
     """
-    settings = extended(settings)
+    settings = daemon_settings(settings)
     pipeline = broker.pipeline(transaction=False)
     pipeline.llen(f"{settings.celery_prefix}{QUEUE}")
     pipeline.hlen(f"{settings.celery_prefix}unacked")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.cleaning.runs import LastRun
+    from tasks.cleaning.record import LastRun
 
 __all__ = ["ShardStats", "Stats", "SweepStats"]
 
@@ -47,7 +47,7 @@ class ShardStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepStats:
-    """How far a sweep has come.
+    """The state of a sweep.
 
     Attributes:
         due: channels with something due, now.

@@ -1,4 +1,4 @@
-"""Rows of the daemon: from beat's tick to the report, and a fleet at one large cleanup."""
+"""Rows of the daemon: from beat's tick to the report, and a fleet at one large sweep."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from chat import Chat, KeyReusedError
 from chat.store.connect import connect
 from chat.store.keys import Keys
 from tasks.cleaning import Report
-from tasks.cleaning.runs import last_run, recorded
+from tasks.cleaning.record import last_run, recorded
 from tasks.cleaning.scripts import NOTE_RUN
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def test_a_run_whose_report_is_noted_again_counts_once(lab: Lab, proxy: LossyPro
         proxy.lose = 1  # the reply to the note that follows
         return Report(sweep="clean_backlog", messages=7)
 
-    recorded(work, client, Keys("chat", 16), "clean_backlog", dict)
+    recorded(work, client, Keys("chat", 16), "clean_backlog", {})
     last = last_run(lab.redis.hgetall("chat:runs"), "clean_backlog")
     assert (proxy.lost, last.runs, last.messages, last.report["messages"]) == (1, 1, 7, 7)
     client.close()
@@ -109,7 +109,7 @@ def test_a_run_whose_report_was_noted_does_not_count_as_failed_too(lab: Lab, pro
         return Report(sweep="clean_backlog", messages=7)
 
     with pytest.raises(RedisConnectionError):
-        recorded(work, client, Keys("chat", 16), "clean_backlog", dict)
+        recorded(work, client, Keys("chat", 16), "clean_backlog", {})
     last = last_run(lab.redis.hgetall("chat:runs"), "clean_backlog")
     assert (proxy.lost, last.runs, last.failures, last.error) == (1, 1, 0, "")
     client.close()

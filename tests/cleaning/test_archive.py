@@ -27,8 +27,9 @@ from chat.store.nodes import nodes
 from tasks.archive import destinations
 from tasks.archive.folder import Folder
 from tasks.archive.reader import Reader
-from tasks.cleaning import clean_backlog, clean_channels, clean_clients, hooks, job
-from tasks.cleaning.hooks import Hooks
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients, hand_over
+from tasks.cleaning import run as sweep_run
+from tasks.cleaning.hand_over import HandOver
 from tasks.cleaning.removal import Removal
 from tasks.cleaning.scripts import FORGET_CLIENTS
 from tasks.stats.figures import read_stats
@@ -113,8 +114,8 @@ class Meanwhile(Folder):
 
     happens: Any = staticmethod(lambda: None)
 
-    def keep(self, shard: int, messages: Any, **more: Any) -> Any:
-        answer = super().keep(shard, messages, **more)
+    def keep(self, messages: Any, **more: Any) -> Any:
+        answer = super().keep(messages, **more)
         Meanwhile.happens()
         Meanwhile.happens = staticmethod(lambda: None)
         return answer
@@ -204,7 +205,7 @@ def test_what_a_killed_writer_left_behind_is_undone(
 ) -> None:
     """The writer dies when half of its hand-over is in the file: pages that are no longer in its memory."""
     folder = tmp_path / "archive"
-    assert not Folder(folder).keep(0, messages(3))
+    assert not Folder(folder).keep(messages(3))
     program = (
         "import os, pathlib, signal, sqlite3, sys\n"
         "(path,) = pathlib.Path(sys.argv[1]).glob('*.sqlite3')\n"
@@ -220,7 +221,7 @@ def test_what_a_killed_writer_left_behind_is_undone(
     torn = path.stat().st_size
     assert torn > 1_000_000
     if writable:
-        assert not Folder(folder).keep(0, messages(2, last=5))
+        assert not Folder(folder).keep(messages(2, last=5))
         assert [number for _, number, _ in kept(folder)] == [1, 2, 3, 4, 5]
     else:
         monkeypatch.setattr(os, "access", lambda *_: False)
@@ -241,7 +242,7 @@ def test_what_no_check_could_return_is_not_kept_and_the_rest_is(tmp_path: Path) 
         name: (Message(1, time_of(sent_ms), body),)
         for name, sent_ms, body in (("nan", 1, float("nan")), ("deep", 1, deep), ("late", 2**43, 1), ("early", -1, 1))
     }
-    failed = Folder(tmp_path).keep(0, strange | messages(3))
+    failed = Folder(tmp_path).keep(strange | messages(3))
     assert failed.keys() == strange.keys()
     assert [row[:2] for row in kept(tmp_path)] == [("lobby", 1), ("lobby", 2), ("lobby", 3)]
 
@@ -249,7 +250,7 @@ def test_what_no_check_could_return_is_not_kept_and_the_rest_is(tmp_path: Path) 
 def test_a_hand_over_of_large_messages_is_kept_in_several_slices(tmp_path: Path) -> None:
     """Whoever reads them needs memory for one at a time."""
     large = tuple(Message(number, time_of(10**12 + number), "x" * 400_000) for number in range(1, 6))
-    assert not Folder(tmp_path).keep(0, {"lobby": large})
+    assert not Folder(tmp_path).keep({"lobby": large})
     with Reader(tmp_path) as archive:
         parts = archive.slices(b"lobby")
     assert [(part.last, len(part.entries())) for part in parts] == [(5, 1), (4, 2), (2, 2)]
@@ -261,14 +262,14 @@ def test_messages_that_were_given_the_ids_of_archived_ones_are_kept_beside_them(
     first = Message(1, time_of(10**12), "first")
     lost, again = (Message(2, time_of(10**12 + 1), body) for body in ("acknowledged", "of the other life"))
     for epoch, second in (("a", lost), ("a", again), ("b", again), ("b", again)):
-        assert not Folder(tmp_path).keep(0, {"lobby": (first, second)}, epoch=epoch)
+        assert not Folder(tmp_path).keep({"lobby": (first, second)}, epoch=epoch)
     assert sorted(row[1:] for row in kept(tmp_path)) == [(1, "first")] * 3 + [
         (2, "acknowledged"), (2, "of the other life"), (2, "of the other life"),
     ]  # fmt: skip
 
 
 def test_only_its_owner_may_read_the_archive(tmp_path: Path) -> None:
-    Folder(tmp_path / "new" / "archive").keep(0, messages(3))
+    Folder(tmp_path / "new" / "archive").keep(messages(3))
     (path,) = (tmp_path / "new" / "archive").glob("*.sqlite3")
     assert [found.stat().st_mode & 0o777 for found in path.parent.iterdir()] == [0o600, 0o600]  # a journal beside it
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -282,7 +283,7 @@ def test_processes_of_one_host_keep_into_one_file(tmp_path: Path) -> None:
         "from chat.store.entries import time_of\n"
         "for number in range(1, 51):\n"
         "    kept = {sys.argv[2]: (Message(number, time_of(10**12), 'x' * 500),)}\n"
-        "    assert not Folder(pathlib.Path(sys.argv[1])).keep(0, kept)\n"
+        "    assert not Folder(pathlib.Path(sys.argv[1])).keep(kept)\n"
     )
     folder = tmp_path / "archive"
     done: list[Any] = []
@@ -360,8 +361,8 @@ def test_a_sweep_killed_after_the_hand_over_loses_nothing(server: Server, tmp_pa
             "from tasks.cleaning import clean_backlog\n"
             "from chat.store.connect import connect\n"
             "class Deadly(destinations.Folder):\n"
-            "    def keep(self, shard, messages, **more):\n"
-            "        super().keep(shard, messages, **more)\n"
+            "    def keep(self, messages, **more):\n"
+            "        super().keep(messages, **more)\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "destinations.Folder = Deadly\n"
             "settings = Settings.from_env()\n"
@@ -484,7 +485,7 @@ class Slow:
         self.calls: list[Any] = []
         self.then: Callable[[], None] = lambda: None
         self.limit: tuple[float, type[BaseException]] | None = None  # when the task is ended, and by what
-        for module in (job, hooks):
+        for module in (sweep_run, hand_over):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         module: Any = ModuleType("slow")
         module.call = self
@@ -713,9 +714,9 @@ def test_looking_at_what_would_go_writes_nothing_and_the_removal_mends_lost_ids(
         return keep_all(*args, **more)
 
     seen: list[dict[bytes, bytes]] = []
-    hand_over, keep_all = Removal._hand_over, Hooks.keep
+    hand_over, keep_all = Removal._hand_over, HandOver.keep
     monkeypatch.setattr(Removal, "_hand_over", look)
-    monkeypatch.setattr(Hooks, "keep", keep)
+    monkeypatch.setattr(HandOver, "keep", keep)
     archived.redis.hset(archived.key("lobby", "meta"), "epoch", "0123456789ab")
     archived.send_all("lobby", 5)
     archived.idle("lobby", 901)

@@ -17,7 +17,7 @@ from chat import InvalidArgumentError, ShardsMismatchError
 from chat import Settings as ChatSettings
 from chat.store.nodes import nodes
 from chat.store.scripts import call_all
-from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, job, removal, rules
+from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, removal, rules, run
 from tasks.cleaning.removal import Removal
 from tasks.cleaning.scripts import DUE_BY_SIZE
 from tasks.settings import Settings
@@ -332,7 +332,7 @@ def test_a_dry_run_selects_the_same_and_changes_nothing(
 
 @pytest.mark.parametrize("clean", ALL)
 def test_a_dry_run_turns_every_page(lab: Lab, clean: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "BATCH", 1)
+    monkeypatch.setattr(run, "BATCH", 1)
     fill(lab)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     assert sum(counts(clean(lab.redis, dry_run=True, **arguments))) in {125, 50, 25}
@@ -750,7 +750,7 @@ def test_a_lease_is_given_back_and_what_is_gone_is_counted_when_a_run_is_cut_sho
     held: list[bytes] = []
     lab = Lab(redis, shards=1)
     fill(lab, 5)
-    monkeypatch.setattr(job, "BATCH", 2)
+    monkeypatch.setattr(run, "BATCH", 2)
     arguments = {"backlog": 2} if clean is clean_backlog else {}
     with pytest.raises(error):
         clean(redis, progress=interrupt, settings=lab.settings, **arguments)
@@ -1002,7 +1002,7 @@ def test_a_rule_that_is_changed_changes_the_sweep_its_dry_run_and_the_stats(
 def test_a_rule_that_is_added_is_swept_counted_and_shown(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.send_all("lobby", 5)
     lab.idle("lobby", 901)
-    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", figure="too_old")
+    added = replace(rules.RULES[1], index="updated", order=rules.BY_AGE, limit="channel_timeout", stat="too_old")
     monkeypatch.setattr(rules, "RULES", (*rules.RULES, added))
     assert read_stats(lab.redis, settings=lab.settings).sweeps["clean_backlog"].due == 1
     assert clean_backlog(lab.redis, settings=lab.settings, backlog=4, dry_run=True).messages == 2  # of either rule

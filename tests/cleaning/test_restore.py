@@ -221,7 +221,7 @@ def test_messages_younger_than_those_they_would_come_before_are_left(archived: L
     epoch = archived.check("bob", "lobby").cursor.split("-")[0]
     clean_backlog(archived.redis, settings=unkept(archived, backlog=3).settings)
     young = tuple(Message(number, time_of(2 * 10**12), "another") for number in (1, 2, 3))
-    assert not Folder(folder).keep(0, {"lobby": young}, epoch=epoch)
+    assert not Folder(folder).keep({"lobby": young}, epoch=epoch)
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.messages, restored.left, history(archived, "lobby")) == (0, 3, ["m4", "m5", "m6"])
 
@@ -250,7 +250,7 @@ def test_other_channels_of_a_shard_do_not_keep_one_from_coming_back(redis: Clien
 def test_without_the_newest_day_a_channel_that_is_gone_stays_gone(archived: Lab, folder: Path) -> None:
     for number in range(1, 5):
         sent_at = time_of(10**12 + number // 3 * 10**9)
-        assert not Folder(folder).keep(0, {"lobby": (Message(number, sent_at, f"m{number}"),)}, epoch="0" * 12)
+        assert not Folder(folder).keep({"lobby": (Message(number, sent_at, f"m{number}"),)}, epoch="0" * 12)
     (restored,) = restore(archived.redis, folder, days=["2001-09-09"], settings=archived.settings)
     assert (restored.messages, restored.left) == (0, 2)
     assert restored.reason == "later ids of the channel were not asked for"
@@ -290,7 +290,7 @@ def test_archived_messages_above_the_log_are_left(archived: Lab, folder: Path) -
     epoch = archived.check("bob", "lobby").cursor.split("-")[0]
     clean_backlog(archived.redis, settings=archived.settings)
     later = tuple(Message(number, time_of(2 * 10**12), f"later m{number}") for number in (7, 8))
-    assert not Folder(folder).keep(0, {"lobby": later}, epoch=epoch)
+    assert not Folder(folder).keep({"lobby": later}, epoch=epoch)
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.first, restored.last, restored.left) == (1, 3, 2)
     assert history(archived, "lobby") == [f"m{number}" for number in range(1, 7)]
@@ -344,7 +344,7 @@ def test_a_channel_does_not_begin_below_messages_that_were_sent_later(archived: 
     if of == "the version before":
         lines_of(archived, "lobby", folder, 3)
     else:
-        Folder(folder).keep(0, {"lobby": archived.chat.read_history("lobby")}, epoch="0" * 12)
+        Folder(folder).keep({"lobby": archived.chat.read_history("lobby")}, epoch="0" * 12)
     archived.redis.delete(*(archived.key("lobby", name) for name in ("log:", "updated", "sizes", "heads", "trimmed")))
     for dry_run in (True, False):
         (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
@@ -620,7 +620,7 @@ def test_more_files_than_a_process_may_open_are_read(
     sent = archived.chat.read_history("lobby", limit=None)
     for message in sent:
         monkeypatch.setattr(archive_folder, "gethostname", lambda message=message: f"pod-{message.id}")
-        assert not Folder(folder).keep(0, {"lobby": (message,)}, epoch="0" * 12)
+        assert not Folder(folder).keep({"lobby": (message,)}, epoch="0" * 12)
     archived.redis.flushdb()
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(Path("/proc/self/fd").iterdir()))

@@ -194,7 +194,7 @@ taken = []
 
 def keep(channel, messages):
     taken.append(channel)
-    while len(taken) == 40 and not pathlib.Path("go").exists():
+    while len(taken) == 60 and not pathlib.Path("go").exists():
         time.sleep(0.01)
 """
 

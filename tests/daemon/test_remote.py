@@ -36,8 +36,8 @@ class Task:
         monkeypatch.setattr(self.app.tasks["tasks.clean_backlog"], "apply_async", self.send)
         monkeypatch.setattr(remote, "answers", lambda _: True)
         monkeypatch.setattr(remote, "chat_redis", lambda: (lab.redis, lab.settings))
-        monkeypatch.setattr(remote, "lives", lambda *_: self.replies.pop(0) if self.replies else True)
-        for name, seconds in {"LOOK": 0.02, "QUIET": 0.01, "DOUBT": 0.05, "LONGEST": 5}.items():
+        monkeypatch.setattr(remote, "is_alive", lambda *_: self.replies.pop(0) if self.replies else True)
+        for name, seconds in {"POLL": 0.02, "NO_NEWS_AFTER": 0.01, "PING_AFTER": 0.05, "LONGEST": 5}.items():
             monkeypatch.setattr(remote, name, seconds)
 
     def send(self, **_: Any) -> AsyncResult:
@@ -93,7 +93,7 @@ class Task:
 def task(server: Server, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     task = Task(server, lab, monkeypatch)
     yield task
-    remote.give_up(task.send())  # of a test that sent nothing, too
+    remote.stop_waiting(task.send())  # of a test that sent nothing, too
     task.app.close()
 
 

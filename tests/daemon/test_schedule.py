@@ -16,7 +16,7 @@ from chat.store.connect import connect
 from chat.store.keys import Keys
 from tasks import beat_schedule
 from tasks.cleaning import clean_channels
-from tasks.cleaning.runs import note_scheduled
+from tasks.cleaning.record import note_scheduled
 from tasks.robust import scheduler
 from tasks.settings import Settings
 

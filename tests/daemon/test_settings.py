@@ -16,7 +16,7 @@ from chat import InvalidArgumentError, SettingsError
 from chat.settings import DAEMON_NAMES
 from tasks import beat_schedule
 from tasks.schedule import celery_url, longest_interval, transport_options
-from tasks.settings import Settings, extended
+from tasks.settings import Settings, daemon_settings
 
 OF_CHAT, NAMES = (
     {field.name: field.metadata["name"] for field in dataclasses.fields(kind)} for kind in (chat.Settings, Settings)
@@ -41,17 +41,17 @@ def test_chat_knows_the_names_that_only_the_daemon_reads() -> None:
     assert set(DAEMON_NAMES) == set(NAMES.values()) - set(OF_CHAT.values())
 
 
-def test_settings_of_a_chat_are_extended_by_defaults() -> None:
+def test_settings_of_a_chat_get_the_defaults_of_the_daemon() -> None:
     own = chat.Settings(redis_url="redis://elsewhere", prefix="own", shards=4, backlog=7, hard_backlog=0)
-    settings = extended(own)
+    settings = daemon_settings(own)
     assert settings == Settings(redis_url="redis://elsewhere", prefix="own", shards=4, backlog=7, hard_backlog=0)
     assert {name: getattr(settings, name) for name in OF_CHAT} == {name: getattr(own, name) for name in OF_CHAT}
-    assert extended(None) == Settings()
+    assert daemon_settings(None) == Settings()
 
 
-def test_settings_of_the_daemon_are_extended_by_nothing() -> None:
+def test_settings_of_the_daemon_stay_as_they_are() -> None:
     settings = Settings(archive="/kept", clean_parts=2)
-    assert extended(settings) is settings
+    assert daemon_settings(settings) is settings
 
 
 @pytest.mark.parametrize(

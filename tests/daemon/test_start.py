@@ -62,7 +62,7 @@ def test_a_folder_for_the_archive_is_made_and_left_empty(tmp_path: Path) -> None
 
 def month_of(folder: Path) -> Path:
     """Keep a message in an archive; return its file."""
-    assert not Folder(folder).keep(0, {"lobby": (Message(1, time_of(10**12), "hi"),)})
+    assert not Folder(folder).keep({"lobby": (Message(1, time_of(10**12), "hi"),)})
     (path,) = folder.glob("*.sqlite3")
     return path
 
@@ -72,7 +72,7 @@ def test_an_archive_is_left_as_it_was(tmp_path: Path) -> None:
     before = path.read_bytes()
     write_into(tmp_path)
     assert path.read_bytes() == before
-    assert Folder(tmp_path).keep(0, {"lobby": (Message(2, time_of(10**12), "hi"),)}) == {}
+    assert Folder(tmp_path).keep({"lobby": (Message(2, time_of(10**12), "hi"),)}) == {}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
 -- ARGV  channel         name
 --       last            id of the last of the messages
 --       begin           1: a channel that is gone may begin with them; 0: they only follow on messages
---       foreign         1: they are of another history of ids than the shard's
+--       other_epoch     1: they are of another epoch than the shard's ids
 --       entry...        as in the log, oldest first
 -- Returns {1}: they are stored now; {0}: they do not follow on what is stored, and nothing was changed
 local first = 5 -- place of the oldest entry in ARGV

@@ -13,9 +13,6 @@ local COUNTED = 32 -- tokens remembered: so many runs of a sweep may be counted 
 local runs = KEYS[1]
 local sweep, moment, text, run = unpack(ARGV, 1, 4)
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-
 if #ARGV > 4 then
   local counted = redis.call('HGET', runs, sweep .. ':counted') or ''
   if string.find(counted, run, 1, true) then return end

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Count what trim_backlogs.lua would drop of the named channels, without what another rule drops anyway.
+-- Count what trim_backlogs.lua would remove of the named channels, without what another rule removes anyway.
 -- In front stands over_backlog.lua or too_old.lua.
 --
 -- KEYS  log               of each channel, in the order of the names

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Read what trim_backlogs.lua would drop of the named channels, for the archive.
+-- Read what trim_backlogs.lua would remove of the named channels, for the archive.
 -- In front stands over_backlog.lua or too_old.lua.
 --
 -- KEYS  trimmed           see chat/store/keys.py

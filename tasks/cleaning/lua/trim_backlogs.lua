@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Drop the oldest messages of the named channels: beyond `backlog`, or older than `message_timeout`.
+-- Remove the oldest messages of the named channels: beyond `backlog`, or older than `message_timeout`.
 -- In front stands over_backlog.lua or too_old.lua.
 --
 -- KEYS  lease, meta       of this sweep in this shard; of the shard
@@ -8,10 +8,10 @@
 -- ARGV  owner, lease_ms   see lease.lua
 --       backlog           messages to keep at most
 --       message_timeout   age in ms from which a message is too old
---       budget            messages to drop at most in this call; the rest stays due
+--       budget            messages to remove at most in this call; the rest stays due
 --       name...           of the channels
 --       id...             with an archive: of the last message handed over of each; no more goes
--- Returns {{messages} dropped, {of each name...}, {place of a name, error...}}; {} without the lease
+-- Returns {{messages} removed, {of each name...}, {place of a name, error...}}; {} without the lease
 local meta, sizes, heads, trimmed = unpack(KEYS, 2, 5)
 local backlog, message_timeout, budget = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local logs = { unpack(KEYS, 6) }

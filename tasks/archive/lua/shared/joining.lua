@@ -7,7 +7,7 @@
 --          base            id before the first message that is stored
 --          sent_ms(entry)  its time
 local log, updated, sizes, heads, polled, trimmed, meta = unpack(KEYS)
-local channel, last, begin, foreign = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4] == '1'
+local channel, last, begin, other_epoch = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4] == '1'
 local count = #ARGV - 4
 
 local function sent_ms(entry) return tonumber(entry:match('^%d+')) end
@@ -32,5 +32,5 @@ for i = 1, same do
 end
 local missing = count - same
 if missing == 0 then return { 1 } end
-if foreign and base - missing < highest then return { 0 } end -- the channel may have given these ids to others
+if other_epoch and base - missing < highest then return { 0 } end -- the channel may have given these ids to others
 if size > 0 and sent_ms(ARGV[4 + missing]) > sent_ms(redis.call('LINDEX', log, 0)) then return { 0 } end

@@ -1,4 +1,4 @@
--- Drop the oldest messages of channels. What concerns the indexes is collected, and written for all channels at once.
+-- Remove the oldest messages of channels. What concerns the indexes is collected, and written for all channels at once.
 --
 -- Needs    time.lua
 -- Defines  headless                        channels that have no message left

@@ -1,4 +1,4 @@
-"""The record of the runs: what each sweep last did, kept in Redis for stats, metrics and beat."""
+"""The record of the runs, kept in Redis for stats, metrics and beat."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
-from tasks.archive.functions import described
 from tasks.cleaning.scripts import NOTE_RUN
+from tasks.functions import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from chat.store.nodes import Client
     from tasks.cleaning.report import Report
 
-__all__ = ["LastRun", "last_run", "note_scheduled", "recorded", "scheduled_ages", "time_of"]
+__all__ = ["LastRun", "last_run", "note_scheduled", "parse_ms", "recorded", "scheduled_ages"]
 
-AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
+MAX_AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
 LONGEST_TIME = 15  # digits
 LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 
 
-def recorded(
-    work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed_so_far: Callable[[], dict[str, int]]
-) -> Report:
-    """Do the work of a run; record its start, then its report, or its error and what it had removed until then."""
+def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str, removed: Mapping[str, int]) -> Report:
+    """Do the work of a run; record its start, then its report, or its error and the counts `removed` until then."""
     run = secrets.token_hex(8)
     troubles: list[str] = []
 
@@ -49,11 +47,11 @@ def recorded(
         note("started")
         report = work()
         if not report.skipped:  # else another run does the work, and will record its report
-            removed = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
-            note("ended", json.dumps(asdict(report)), runs=1, **removed)
+            totals = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
+            note("ended", json.dumps(asdict(report)), runs=1, **totals)
     except BaseException as error:
         with suppress(RedisError):  # Redis itself may be the trouble; the caller gets the error anyway
-            note("failed", described(error), runs=1, failures=1, **removed_so_far())
+            note("failed", described(error), runs=1, failures=1, **removed)
         raise
     if troubles and not report.error:
         told = f"{keys.runs.decode()}: {troubles[0]}: the record of the runs is not kept, delete that key"
@@ -76,22 +74,22 @@ def scheduled_ages(client: Client, keys: Keys, entries: Sequence[str]) -> dict[s
     commands = [("HMGET", keys.runs, *fields), ("TIME",)]
     noted, (seconds, microseconds) = raise_first(run_all(client, [Command(keys.runs, words) for words in commands]))
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    stored = {entry: time_of(value, now_ms) for entry, value in zip(entries, noted, strict=True)}
+    stored = {entry: parse_ms(value, now_ms) for entry, value in zip(entries, noted, strict=True)}
     return {entry: max(0, now_ms - then_ms) / 1000 for entry, then_ms in stored.items() if then_ms is not None}
 
 
-def time_of(noted: bytes | None, now_ms: int | None = None) -> int | None:
+def parse_ms(noted: bytes | None, now_ms: int | None = None) -> int | None:
     """Return a time in ms as it was noted; None where there is none, where it is damaged, or far ahead of `now_ms`."""
     words = (noted or b"").split(b" ", 1)
     if not words[0].isdigit() or len(words[0]) > LONGEST_TIME:
         return None
     then_ms = int(words[0])
-    return None if now_ms is not None and then_ms > now_ms + AHEAD_MS else then_ms
+    return None if now_ms is not None and then_ms > now_ms + MAX_AHEAD_MS else then_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastRun:
-    """What is recorded of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
+    """The recorded state of a sweep. Times are ms since 1970 by the server's clock, None where there was none.
 
     Attributes:
         started_ms: when the last run started.
@@ -131,7 +129,7 @@ def last_run(record: Mapping[bytes, bytes], sweep: str) -> LastRun:
     noted: dict[str, tuple[int | None, str]] = {}
     for moment in ("started", "ended", "failed"):
         stored = record.get(f"{sweep}:{moment}".encode(), b"")
-        noted[moment] = (time_of(stored), decode_name(stored.partition(b" ")[2]))
+        noted[moment] = (parse_ms(stored), decode_name(stored.partition(b" ")[2]))
     totals = ("runs", "failures", "channels", "messages", "clients")
     return LastRun(
         started_ms=noted["started"][0],

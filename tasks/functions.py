@@ -1,18 +1,18 @@
-"""Functions of the user's, named by a setting: how they are found, and what becomes of whatever they raise."""
+"""Functions of the user's that a setting names: importing and calling them, and describing what they raise."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from importlib import import_module
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chat import SettingsError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["Hook", "described", "function_at", "hook_at"]
 
-__all__ = ["described", "function_at"]
+Hook = Callable[[str, "tuple[str, ...] | None"], object]
 
 LONGEST_ERROR = 500  # characters of an error's text that are kept
 
@@ -51,6 +51,15 @@ def function_at(name: str, where: str) -> Callable[..., Any]:
             raise FunctionExitError(described(error)) from error
 
     return call
+
+
+def hook_at(where: str) -> Hook | None:
+    """Return the function that ``CHAT_ON_EXPIRE`` names.
+
+    Raises:
+        SettingsError: there is no such function.
+    """
+    return function_at("CHAT_ON_EXPIRE", where) if where else None
 
 
 def _signal_handlers() -> set[Any]:
