@@ -105,4 +105,4 @@ def describe_outage(error: Exception, url: str) -> str:
     hints = [hint for tls, pattern, hint in TLS if tls == scheme and re.search(pattern, text)]
     if getattr(error, "__notes__", None):
         return "; ".join([f"{where}: {text}", *hints])
-    return f"no Redis at {where} ({text}): {(*hints, 'start one with ./deploy/up, or set REDIS_URL')[0]}"
+    return f"no Redis at {where} ({text}): {(*hints, 'start one (a checkout has ./deploy/up), or set REDIS_URL')[0]}"

@@ -296,7 +296,7 @@ def test_an_unreachable_redis_is_one_line(clean: Callable[..., Clean]) -> None:
     code, out, err = clean("all", "--now", REDIS_URL="redis://127.0.0.1:1/0")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert err.startswith("clean: no Redis at redis://127.0.0.1:1/0 (")
-    assert err.endswith("Connection refused): start one with ./deploy/up, or set REDIS_URL\n")
+    assert err.endswith("Connection refused): start one (a checkout has ./deploy/up), or set REDIS_URL\n")
     code, out, err = clean("all", CHAT_BROKER_URL="redis://:secret@127.0.0.1:1/5")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert err.startswith("clean: no Redis at redis://...@127.0.0.1:1/5 (")
