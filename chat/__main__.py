@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 OK, FAILED, BAD_INPUT, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
-MOVED = {"stats": "celery -A tasks stats", "restore": "celery -A tasks restore", "sizing": "python deploy/sizing.py"}
 
 EPILOG = """
 Exit codes: 0 done, 1 the output cannot be written, 2 bad input or setting, 3 Redis cannot be reached, 4 Redis refused
@@ -52,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     open_output()
-    if words and (place := MOVED.get(words[0])):
-        say(f"chat: {words[0]} has moved: run {place}")
-        return BAD_INPUT
     try:
         with suppress(click.exceptions.Exit), chat.make_context("chat", words) as context:  # Exit: after --help
             chat.invoke(context)

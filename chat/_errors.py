@@ -63,8 +63,8 @@ class ChecksFailedError(ChatError, RuntimeError):
     """Raised when some of many channels could not be checked: a server of a cluster was away, say.
 
     Attributes:
-        checks: of the other channels, by name; their messages count as read.
-        errors: of the channels that could not be checked, by name.
+        checks: checks of the other channels, by name; their messages count as read.
+        errors: errors of the channels that could not be checked, by name.
     """
 
     def __init__(self, checks: Mapping[str, Check], errors: Mapping[str, Exception]) -> None:

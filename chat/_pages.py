@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chat._codec import decode_presence
-from chat._requests import PAGE
 from chat.store.keys import decode_name
 from chat.store.nodes import RAW
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pages", "page_of_channels", "page_of_clients", "scan_index"]
 
+PAGE = 100  # names that one call lists
 T = TypeVar("T")
 
 

@@ -1,4 +1,4 @@
-"""What each call asks of Redis, and what the replies mean: the part that `Chat` and `AsyncChat` share. No I/O here."""
+"""Requests of a chat: arguments checked and encoded for the scripts, replies decoded. No I/O."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError,
 from chat._values import Check, Message
 from chat.settings import Settings
 from chat.store.arguments import MOST, at_least, name_of, shown
-from chat.store.entries import canonical, encode_body, time_of
+from chat.store.entries import STAMP, canonical, encode_body, time_of
 from chat.store.keys import Keys, decode_name
 from chat.store.scripts import CHECK, HISTORY, LEAVE, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PAGE", "Checking", "Many", "Requests", "Sending"]
+__all__ = ["Checking", "Many", "Requests", "Sending"]
 
-STAMP = 14  # bytes before the body in an entry of a log
 CHANNELS_PER_CALL = 20  # of a check: with little to tell, under 1 ms of the server's time
-PAGE = 100  # names that one call lists
 
 UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
 
@@ -81,10 +79,10 @@ class Checking(NamedTuple):
         return outcome
 
     def again(self, standing: Check) -> Checking:
-        """Return the next check of a client that waits.
+        """Return the next check of a wait.
 
-        With a cursor of the caller's the wait is served from there, whatever other checks of the client read. Without
-        one the checks of a client share its position; should it be forgotten meanwhile, the wait goes on from its own.
+        If the caller passed `after`, it continues from this wait's cursor; else from the client's shared position, with
+        the cursor as fallback.
         """
         reader, _, *amounts, name, after = self.args
         shared = "?" if after[:1] in {"", "?"} else ""
@@ -146,7 +144,7 @@ class Requests:
         else:
             scope = b"%d:%s" % (len(name), name)
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            # The second is what the version before stored, where the order of an object's names counted.
+            # The second digest recognises a key stored with the body as it was encoded.
             digests = _digest(canonical(encoded)), _digest(encoded)
         args = (name, encoded, token, digests[0], self.settings.hard_backlog, self._dedupe_ms)
         return Sending(self.keys.for_send(name), args, channel, body, key, digests)

@@ -29,7 +29,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a client had not read yet. Iteration, ``len()`` and truth are those of the messages.
+    """The messages that a client had not read yet. Iteration, ``len()`` and truth are those of the messages.
 
     Attributes:
         messages: oldest first.

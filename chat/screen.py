@@ -1,4 +1,4 @@
-"""What commands print: text that cannot steer a terminal, counts, ages and sizes; also where an output is closed."""
+"""Output of commands: text that cannot steer a terminal; counts, ages and sizes; a stdout that is closed or full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of sending and checking: environment names, defaults and limits.
+"""Settings of the chat: environment names, defaults and limits.
 
 No other module reads the environment. ``tasks.settings`` adds what the daemon needs.
 """
@@ -18,7 +18,7 @@ from dotenv import dotenv_values, find_dotenv
 from dotenv.parser import parse_stream
 
 from chat._errors import SettingsError
-from chat.store.arguments import LONGEST, printable, short
+from chat.store.arguments import LONGEST, safe_repr, short
 from chat.store.urls import FORMS, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def option(name: str, default: Any, rule: Rule) -> Any:
     """Return the field of a setting.
 
     Args:
-        name: in the environment.
+        name: name in the environment.
         default: a value, or a function that computes it from the settings of the fields above this one.
         rule: a function that returns the value, converted from a str where necessary, or raises ValueError; and the
             words for what is allowed.
@@ -97,14 +97,16 @@ def _prefix(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What sending and checking need to know. ``Settings()`` has the defaults and reads no environment.
+    """Settings that sending, checking and cleaning share: connection, layout, limits, retention.
+
+    ``Settings()`` has the defaults and reads no environment.
 
     Attributes:
         redis_url: where the chat is stored.
         prefix: first part of every key.
-        shards: how many shards the channels are spread over; fixed by the first message.
+        shards: how many shards the channels are spread over; fixed by the first call.
         max_message_bytes: longest body, as JSON.
-        dedupe_seconds: for at least this long a repeated send is recognised.
+        dedupe_seconds: seconds for which a repeated send is recognised, at least.
         backlog: messages that a channel keeps when the backlog is cleaned.
         hard_backlog: messages that a channel never exceeds, 0 for no cap; by default the larger of 1,000 and
             10 x `backlog`.
@@ -162,7 +164,7 @@ def _validated(item: Field[Any], value: Any) -> Any:
     try:
         return item.metadata["parse"](value)
     except (TypeError, ValueError, AttributeError):
-        shown = short(printable(redact_url(value)) if isinstance(value, str) else redact_url(printable(value)))
+        shown = short(safe_repr(redact_url(value)) if isinstance(value, str) else redact_url(safe_repr(value)))
         hint = password_hint(value) if item.name.endswith("_url") else ""
         message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}{hint}"
         raise SettingsError(message) from None

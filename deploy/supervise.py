@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from chat import SettingsError, ShardsMismatchError
 from chat.store.connect import connect
 from chat.store.keys import Keys
-from chat.store.layout import confirm_shards
+from chat.store.shards import confirm_shards
 from chat.store.urls import redact_url
 from tasks import app
 from tasks.robust.checks import try_destinations
@@ -96,7 +96,7 @@ def refuse_what_cannot_work() -> None:
 
 
 def refuse_other_shards(settings: Settings) -> None:
-    """End when the data in Redis lies in another number of shards: each sweep would fail."""
+    """End when the data in Redis is stored in another number of shards: each sweep would fail."""
     with connect(settings.redis_url, retries=0) as client:
         confirm_shards(client, Keys(settings.prefix, settings.shards), create=False)
 

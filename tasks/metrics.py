@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
     from tasks.stats.usage import Queue
     from tasks.stats.values import Stats, SweepStats
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from celery import Task
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 __all__ = ["TIME_BUDGET", "chat_redis", "clean_backlog", "clean_channels", "clean_clients", "run_sweep"]
 

@@ -15,7 +15,7 @@ from servers import BINARIES, STEERS, Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 # No setting of this machine steers a test.
 for name in [name for name in os.environ if name.startswith(STEERS)]:

@@ -1,1 +1,1 @@
-"""All that knows Redis: how the chat is stored, and how to reach it."""
+"""The chat in Redis: its keys and scripts, and the clients that reach it."""

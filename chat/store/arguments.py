@@ -1,11 +1,11 @@
-"""What callers may pass: each check returns its value ready for Redis, or raises what was and what is allowed."""
+"""Checks of callers' arguments: each returns its value ready for Redis, or raises what was and what is allowed."""
 
 from typing import Any
 
 from chat._errors import InvalidArgumentError
 from chat.store.keys import encode_text
 
-__all__ = ["LONGEST", "MOST", "at_least", "milliseconds", "name_of", "printable", "short", "shown"]
+__all__ = ["LONGEST", "MOST", "at_least", "milliseconds", "name_of", "safe_repr", "short", "shown"]
 
 MAX_NAME = 200  # characters
 LONGEST = 1e10  # seconds; three hundred years
@@ -39,7 +39,7 @@ def milliseconds(kind: str, seconds: Any) -> int:
     raise InvalidArgumentError(message)
 
 
-def printable(value: Any) -> str:
+def safe_repr(value: Any) -> str:
     """Return a value as Python writes it, also one that Python refuses to write: a number of 5,000 digits, say."""
     try:
         return repr(value)
@@ -54,4 +54,4 @@ def short(text: str) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as a message shows it."""
-    return short(printable(value))
+    return short(safe_repr(value))

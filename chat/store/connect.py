@@ -19,11 +19,11 @@ from redis.sentinel import Sentinel
 
 from chat._errors import InvalidArgumentError
 from chat.store.explain import explain_cluster
-from chat.store.nodes import AsyncClient, Client, nodes
+from chat.store.nodes import AsyncClient, Client
 from chat.store.retry import AsyncSharedRetry, ExplainingAsyncRetry, ExplainingRetry, SharedRetry
 from chat.store.urls import CLUSTER, SENTINEL, parse_place
 
-__all__ = ["AsyncClient", "Client", "confirm_client", "connect", "connect_async", "nodes", "stop_retrying"]
+__all__ = ["confirm_client", "connect", "connect_async", "stop_retrying"]
 
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
@@ -33,8 +33,8 @@ TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not 
 class Cluster(RedisCluster):
     """redis-py's client of a cluster, with pauses between attempts, and the errors of a client of one server."""
 
-    def __init__(self, patience: Retry, **options: Any) -> None:
-        self.patience = patience
+    def __init__(self, command_retry: Retry, **options: Any) -> None:
+        self.command_retry = command_retry
         try:
             super().__init__(retry=Retry(NoBackoff(), 1), require_full_coverage=False, **options)
         except (RedisClusterException, IndexError) as error:
@@ -42,7 +42,7 @@ class Cluster(RedisCluster):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
-        return self.patience.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
+        return self.command_retry.call_with_retry(lambda: self._attempt(args, options), lambda _: None)
 
     def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
@@ -54,8 +54,8 @@ class Cluster(RedisCluster):
 class AsyncCluster(redis_asyncio.RedisCluster):
     """`Cluster` for ``redis.asyncio``."""
 
-    def __init__(self, patience: AsyncRetry, **options: Any) -> None:
-        self.patience = patience
+    def __init__(self, command_retry: AsyncRetry, **options: Any) -> None:
+        self.command_retry = command_retry
         super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
 
     async def initialize(self, *args: Any, **options: Any) -> Any:
@@ -71,7 +71,7 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         async def again(_: Exception) -> None:
             pass
 
-        return await self.patience.call_with_retry(lambda: self._attempt(args, options), again)
+        return await self.command_retry.call_with_retry(lambda: self._attempt(args, options), again)
 
     async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
@@ -106,8 +106,8 @@ def connect(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Cl
     ``Redis.from_url`` has no retry of its own in redis-py 8. Retrying is safe: each call carries a token.
 
     Args:
-        url: of one server, sentinels or a cluster, in a form that ``REDIS_URL`` may have.
-        retries: of one command at most.
+        url: URL of one server, sentinels or a cluster, in a form that ``REDIS_URL`` may have.
+        retries: repeats of one command, at most.
         timeout: seconds for a connection, and for a reply.
 
     Raises:
@@ -171,7 +171,7 @@ def stop_retrying(client: Client | AsyncClient) -> None:
     """Stop the retries of a client of `connect` or `connect_async`, also those under way."""
     retry: Any = None
     if isinstance(client, Cluster | AsyncCluster):
-        retry = client.patience
+        retry = client.command_retry
     elif isinstance(client, Redis | redis_asyncio.Redis):
         retry = client.get_retry()
     if isinstance(retry, SharedRetry | AsyncSharedRetry):

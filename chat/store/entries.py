@@ -1,4 +1,4 @@
-"""How a message is stored: an entry of its channel's log, ``<sent ms>:<json>``."""
+"""The stored form of a message: an entry of its channel's log, ``<sent ms>:<json>``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chat._values import Message
 from chat.store.keys import decode_text, encode_text
 
 __all__ = [
+    "STAMP",
     "canonical",
     "decode_entry",
     "decode_slice",
@@ -23,6 +24,7 @@ __all__ = [
     "time_of",
 ]
 
+STAMP = 14  # bytes before the body in an entry of a log
 LATEST = 2**43  # ms since 1970 that a message may be stamped with: in the year 2248
 MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
 

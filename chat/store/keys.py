@@ -1,4 +1,4 @@
-"""How the chat lies in Redis: names of keys, and nothing else.
+"""The keys of the chat in Redis: how it is stored, and the names of all keys.
 
 Channels are spread over shards. All keys of shard ``s`` carry the hash tag ``{s}``, so one script may touch a
 channel and the shard's indexes atomically, on one server and on Redis Cluster alike::
@@ -7,7 +7,7 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:updated          ZSET    channel -> ms of its last message             who is idle?
     chat:{s}:sizes            ZSET    channel -> messages stored                    who is over the backlog?
     chat:{s}:heads            ZSET    channel -> ms of its oldest message, or less  who holds messages too old?
-    chat:{s}:polled           ZSET    channel -> ms of its eldest check, or less    where may a client have expired?
+    chat:{s}:polled           ZSET    channel -> ms of its oldest check, or less    where may a client have expired?
     chat:{s}:trimmed          HASH    channel -> id of the newest message removed
     chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
     chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check
@@ -19,7 +19,7 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:sent:0, sent:1   HASH    token -> id of recent sends, in turn; window -> "<ms when it ends> <ms that it
                                       lives>"; go by their TTL
     chat:{s}:lease:<sweep>    STRING  owner of a running sweep; goes by its TTL
-    chat:shards               STRING  the number of shards, fixed by the first process that stores or checks
+    chat:shards               STRING  the number of shards, fixed by the first call
     chat:runs                 HASH    <sweep>:started, :ended, :failed -> "<ms> <report or error>" of the last run,
                                       <sweep>:runs, :failures, :channels, :messages, :clients -> totals
                                       <sweep>:counted -> tokens of the runs counted last
@@ -59,7 +59,7 @@ def decode_name(stored: bytes) -> str:
 
 
 class Keys:
-    """The keys of one layout.
+    """The keys of one chat.
 
     Args:
         prefix: first part of every key.
@@ -68,7 +68,7 @@ class Keys:
 
     def __init__(self, prefix: str, shards: int) -> None:
         self.shards = shards
-        self.layout = f"{prefix}:shards".encode()
+        self.shards_key = f"{prefix}:shards".encode()
         self.runs = f"{prefix}:runs".encode()
         self._prefixes = [f"{prefix}:{{{shard}}}:".encode() for shard in range(shards)]
         self._send_shard = [self.of_shard(shard, *AFTER_LOG_IN_SEND) for shard in range(shards)]

@@ -34,8 +34,9 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Command",
-    "answer",
-    "answer_async",
+    "checked",
+    "drive",
+    "drive_async",
     "nodes",
     "raise_first",
     "run",
@@ -74,10 +75,14 @@ class Command(NamedTuple):
 
 def raise_first(replies: list[Any]) -> list[Any]:
     """Return replies as they are, or raise the first error among them; all other commands were run."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+    return [checked(reply) for reply in replies]
+
+
+def checked(reply: Any) -> Any:
+    """Return a reply, or raise the error in its place."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def run(client: Client, command: Command) -> Any:
@@ -87,7 +92,7 @@ def run(client: Client, command: Command) -> Any:
     before each call.
     """
     if command.words[0].endswith("_RO") and isinstance(client, RedisCluster):
-        return raise_first(run_all(client, [command]))[0]
+        return checked(run_all(client, [command])[0])
     execute: Any = client.execute_command
     return execute(*command.words, **command.options)
 
@@ -95,7 +100,7 @@ def run(client: Client, command: Command) -> Any:
 async def run_async(client: AsyncClient, command: Command) -> Any:
     """Run a command as `run` does, through a client of ``redis.asyncio``."""
     if command.words[0].endswith("_RO") and isinstance(client, redis_asyncio.RedisCluster):
-        return raise_first(await run_all_async(client, [command]))[0]
+        return checked((await run_all_async(client, [command]))[0])
     return await client.execute_command(*command.words, **command.options)
 
 
@@ -115,7 +120,7 @@ def run_all(client: Client, commands: Sequence[Command]) -> list[Any]:
         with suppress(*UNANSWERED):
             if node:
                 replies = _pipelined(client.get_redis_connection(node), own)
-        answer(ask_again(own, replies), lambda command: client.execute_command(*command.words, **command.options))
+        drive(ask_again(own, replies), lambda command: client.execute_command(*command.words, **command.options))
         return replies
 
     with ThreadPoolExecutor(max(1, len(by_node))) as pool:
@@ -137,7 +142,7 @@ async def run_all_async(client: AsyncClient, commands: Sequence[Command]) -> lis
     pipelines = [_pipelined_async(node, [commands[index] for index in own]) for node, own in by_node.items()]
     answers = await asyncio.gather(*pipelines)
     for own, replies in zip(by_node.values(), answers, strict=True):  # not side by side: each may replace all nodes
-        await answer_async(
+        await drive_async(
             ask_again([commands[index] for index in own], replies),
             lambda command: client.execute_command(*command.words, **command.options),
         )
@@ -167,13 +172,13 @@ def ask_again(commands: Sequence[Command], replies: list[Any]) -> Generator[Comm
                 failed = replies[index]
 
 
-def answer(steps: Generator[T, Any, R], ask: Callable[[T], Any]) -> R:
-    """Ask for what the steps yield, one by one, send them the reply or the error in its place; return their result."""
+def drive(steps: Generator[T, Any, R], run_step: Callable[[T], Any]) -> R:
+    """Run what the generator yields, send each reply or error back, return its result."""
     try:
         step = next(steps)
         while True:
             try:
-                reply = ask(step)
+                reply = run_step(step)
             except (RedisError, RedisClusterException) as error:
                 reply = error
             step = steps.send(reply)
@@ -181,13 +186,13 @@ def answer(steps: Generator[T, Any, R], ask: Callable[[T], Any]) -> R:
         return end.value  # type: ignore[no-any-return]  # of the steps
 
 
-async def answer_async(steps: Generator[T, Any, R], ask: Callable[[T], Awaitable[Any]]) -> R:
-    """Answer steps as `answer` does, where asking is to be awaited."""
+async def drive_async(steps: Generator[T, Any, R], run_step: Callable[[T], Awaitable[Any]]) -> R:
+    """Drive a generator as `drive` does, where running is awaited."""
     try:
         step = next(steps)
         while True:
             try:
-                reply = await ask(step)
+                reply = await run_step(step)
             except (RedisError, RedisClusterException) as error:
                 reply = error
             step = steps.send(reply)

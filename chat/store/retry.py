@@ -1,4 +1,4 @@
-"""How the clients of `connect` retry a command: one policy for all their connections, which can be stopped."""
+"""Retries of the clients of `connect`: one policy for all connections of a client, which can be stopped."""
 
 from __future__ import annotations
 

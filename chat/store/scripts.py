@@ -14,9 +14,9 @@ from chat.store.nodes import (
     AsyncClient,
     Client,
     Command,
-    answer,
-    answer_async,
-    raise_first,
+    checked,
+    drive,
+    drive_async,
     run,
     run_all,
     run_all_async,
@@ -57,7 +57,7 @@ class Script:
         shared: names of files that are put in front of it, after its first line: in the package's folder
             ``lua/shared``, or else in that of ``chat.store``.
         package: the package whose script it is.
-        instead: which replies are refusals, and the script that is called with the same keys and arguments then.
+        fallback: whether a reply is a refusal, and the script to call with the same keys and arguments then.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Script:
         name: str,
         *shared: str,
         package: str = PACKAGE,
-        instead: tuple[Callable[[Any], bool], Script] | None = None,
+        fallback: tuple[Callable[[Any], bool], Script] | None = None,
     ) -> None:
         first, own = _text(package, name).split("\n", 1)
         self.source = "\n".join([first, *(_shared_text(package, part) for part in shared), own])
@@ -73,7 +73,7 @@ class Script:
         self._writes = "no-writes" not in first
         suffix = "" if self._writes else "_RO"
         self._by_sha, self._by_source = f"EVALSHA{suffix}", f"EVAL{suffix}"
-        self._instead = instead
+        self._fallback = fallback
 
     def __call__(self, client: Client, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script in one round trip; in two when the server has not seen it yet."""
@@ -83,8 +83,8 @@ class Script:
                 return execute(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return run(client, self.command(keys, args))
         except ResponseError as error:
-            reply = answer(self.steps(error, keys, args), lambda command: run(client, command))
-        return raise_first([reply])[0]
+            reply = drive(self.steps(error, keys, args), lambda command: run(client, command))
+        return checked(reply)
 
     async def run_async(self, client: AsyncClient, keys: Sequence[bytes], args: Iterable[Any]) -> Any:
         """Run the script as a call does, through a client of ``redis.asyncio``."""
@@ -93,23 +93,23 @@ class Script:
                 return await client.execute_command(self._by_sha, self.sha, len(keys), *keys, *args, **RAW)
             return await run_async(client, self.command(keys, args))
         except ResponseError as error:
-            reply = await answer_async(self.steps(error, keys, args), lambda command: run_async(client, command))
-        return raise_first([reply])[0]
+            reply = await drive_async(self.steps(error, keys, args), lambda command: run_async(client, command))
+        return checked(reply)
 
     def command(self, keys: Sequence[bytes], args: Iterable[Any]) -> Command:
         """Return the first command of a call."""
         return Command(keys[0], (self._by_sha, self.sha, len(keys), *keys, *args))
 
-    def instead_of(self, reply: Any) -> Script | None:
+    def fallback_of(self, reply: Any) -> Script | None:
         """Return the script to call after a reply, if there is one."""
-        refused, script = self._instead or (None, None)
+        refused, script = self._fallback or (None, None)
         return script if refused and refused(reply) else None
 
     def steps(self, reply: Any, keys: Sequence[bytes], args: Iterable[Any]) -> Generator[Command, Any, Any]:
         """Yield the commands that follow the first reply of a call; each reply, or an error, is sent back."""
         if isinstance(reply, NoScriptError):
             reply = yield Command(keys[0], (self._by_source, self.source, len(keys), *keys, *args))
-        if script := self.instead_of(reply):
+        if script := self.fallback_of(reply):
             reply = yield script.command(keys, args)
             reply = yield from script.steps(reply, keys, args)
         return reply
@@ -126,7 +126,7 @@ class Call(NamedTuple):
 def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
     """Run calls in one round trip to each node; return the replies in order, an error in its reply's place."""
     replies = run_all(client, [script.command(keys, args) for script, keys, args in calls])
-    answer(_unknown(calls, replies), lambda call: call[0](client, *call[1:]))
+    drive(_unknown(calls, replies), lambda call: call[0](client, *call[1:]))
     if again := _refused(calls, replies):
         _replace(replies, again, call_all(client, list(again.values())))
     return replies
@@ -135,7 +135,7 @@ def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
 async def call_all_async(client: AsyncClient, calls: Sequence[Call]) -> list[Any]:
     """Run calls as `call_all` does, through a client of ``redis.asyncio``."""
     replies = await run_all_async(client, [script.command(keys, args) for script, keys, args in calls])
-    await answer_async(_unknown(calls, replies), lambda call: call[0].run_async(client, *call[1:]))
+    await drive_async(_unknown(calls, replies), lambda call: call[0].run_async(client, *call[1:]))
     if again := _refused(calls, replies):
         _replace(replies, again, await call_all_async(client, list(again.values())))
     return replies
@@ -156,7 +156,7 @@ def _refused(calls: Sequence[Call], replies: list[Any]) -> dict[int, Call]:
     return {
         index: Call(script, keys, args)
         for index, ((refused, keys, args), reply) in enumerate(zip(calls, replies, strict=True))
-        if (script := refused.instead_of(reply))
+        if (script := refused.fallback_of(reply))
     }
 
 
@@ -189,10 +189,11 @@ def _has_lost_ids(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("LOST ")
 
 
-READING = ("time", "ids", "unkept", "stamp", "request", "mending", "entries", "position", "reading", "channels")
+_READING = ("time", "ids", "unkept", "request", "mending", "entries", "position", "reading")
+_HISTORY_LOST = Script("history_lost", "time", "ids", "entries", "newest")
 
-SEND = Script("send", "time", "ids", "stamp", "windows", "tokens")
-CHECK = Script("check", *READING, instead=(_is_full, Script("check_known", *READING)))
-HISTORY = Script("history", "newest", instead=(_has_lost_ids, Script("history_lost", "time", "ids", "newest")))
+SEND = Script("send", "time", "ids", "windows", "tokens")
+CHECK = Script("check", *_READING, fallback=(_is_full, Script("check_known", *_READING)))
+HISTORY = Script("history", "entries", "newest", fallback=(_has_lost_ids, _HISTORY_LOST))
 CLIENTS = Script("clients")
-LEAVE = Script("leave", "time", "ids")
+LEAVE = Script("leave", "time", "ids", "last_client")

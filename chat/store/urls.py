@@ -44,8 +44,8 @@ class Place:
 
     Attributes:
         form: SERVER, SENTINEL or CLUSTER.
-        url: of a server, for redis-py; empty for the others.
-        hosts: of sentinels, or of some of a cluster's nodes, with their ports.
+        url: URL of a server, for redis-py; empty for the others.
+        hosts: names of sentinels, or of some of a cluster's nodes, with their ports.
         service: the name under which sentinels know the primary.
         options: redis-py's for the servers: ``username``, ``password``, ``db``, ``ssl`` and what belongs to it.
         sentinel_options: redis-py's for the sentinels.

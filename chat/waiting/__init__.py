@@ -1,1 +1,1 @@
-"""Waiting for messages: who waits for what, what wakes them, and how many calls go to Redis at a time."""
+"""Waiting for messages: the checks of a wait, the wake-ups, and the calls that go to Redis at a time."""

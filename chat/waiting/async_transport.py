@@ -1,4 +1,4 @@
-"""How the calls of an `AsyncChat` reach Redis: the twin of ``transport``, with tasks in place of threads."""
+"""The calls of an `AsyncChat` to Redis: the twin of ``transport``, with tasks in place of threads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import OutOfMemoryError
 
 from chat.store.connect import confirm_client, stop_retrying
-from chat.store.layout import confirm_shards_async
 from chat.store.scripts import CHECK, out_of_memory
-from chat.waiting.aio import AsyncWakeUps
+from chat.store.shards import confirm_shards_async
+from chat.waiting.async_wake_ups import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
-from chat.waiting.gate import AsyncGate
-from chat.waiting.servers import share_of_waiters
+from chat.waiting.gate import AsyncGate, share_of_waiters
 from chat.waiting.wait import UNREACHABLE, Wait
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class AsyncTransport:
 
     Args:
         client: a client of ``redis.asyncio``.
-        keys: the layout, which is confirmed before the first call.
+        keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
         InvalidArgumentError: the client is none.
@@ -56,7 +55,7 @@ class AsyncTransport:
     async def store(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """See `Transport.store`."""
         try:
-            await self._confirm_layout()
+            await self._confirm_shards()
             return await self._gate.run(work, self.client, *args)
         except OutOfMemoryError as error:
             raise out_of_memory() from error
@@ -64,7 +63,7 @@ class AsyncTransport:
     async def read(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """See `Transport.read`."""
         with suppress(OutOfMemoryError):
-            await self._confirm_layout()
+            await self._confirm_shards()
         return await self._gate.run(work, self.client, *args)
 
     async def check(self, request: Checking) -> Check:
@@ -110,7 +109,7 @@ class AsyncTransport:
         finally:
             await self.client.aclose()
 
-    async def _confirm_layout(self) -> None:
+    async def _confirm_shards(self) -> None:
         if not self._confirmed:
             async with self._confirming:
                 if not self._confirmed:  # by a task before

@@ -46,7 +46,7 @@ class CheckThreads:
             redis.exceptions.TimeoutError: it did not within `seconds`; it may still be carried out.
         """
         future: Future[Any] = Future()
-        if self._process != os.getpid():  # a fork takes no threads along
+        if self._process != os.getpid():  # a fork copies no threads
             self._begin()
         with self._lock:
             self._pending += 1

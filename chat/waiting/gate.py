@@ -1,4 +1,4 @@
-"""How many calls go to Redis at a time: no number of callers exhausts a client's pool, and none call after closing."""
+"""A gate for calls to Redis: it admits as many at a time as the client's pool can serve, and none after closing."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._errors import ChatClosedError
 from chat.store.nodes import CUT_OFF
-from chat.waiting.servers import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from chat.store.nodes import AsyncClient, Client
 
-__all__ = ["CLOSE_TIMEOUT", "DISCONNECTED", "AsyncGate", "Gate"]
+__all__ = ["CLOSE_TIMEOUT", "DISCONNECTED", "AsyncGate", "Gate", "connections_of", "share_of_waiters"]
 
+CONNECTIONS = 96  # of the 100 of redis-py's pool; the others are for subscriptions
 POOL_TIMEOUT = 5  # seconds that a call waits for a free connection
 CLOSE_TIMEOUT = 1  # seconds that calls under way may take to end once the chat is closed
 
 DISCONNECTED = (RedisConnectionError, RedisTimeoutError, OSError)
 CLOSED_MEANWHILE = (*DISCONNECTED, *CUT_OFF)  # what a call raises when the chat is closed during it
+
+
+def connections_of(client: Any) -> int:
+    """Return how many calls a client's pool can serve at a time."""
+    most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
+    if not isinstance(most, int):  # a cluster's client, with a pool for each server; or a wrapper
+        return CONNECTIONS
+    return max(1, min(CONNECTIONS, most - 2))
+
+
+def share_of_waiters(client: Any) -> int:
+    """Return how many of these may be checks of waiters, so that other calls do not queue behind them."""
+    return max(1, connections_of(client) // 3)
 
 
 def _all_in_use(limit: int) -> MaxConnectionsError:
@@ -51,7 +64,7 @@ class Gate:
         self._queue: deque[threading.Lock] = deque()  # a held lock for each caller that waits, released when it may go
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():  # a fork takes no threads along, and so nobody who would leave
+        if self._process != os.getpid():  # a fork copies no threads, so no caller would leave the gate
             self._begin()
         if not self._take(POOL_TIMEOUT):
             raise _all_in_use(self._limit)

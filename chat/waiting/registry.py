@@ -1,4 +1,4 @@
-"""Who waits for which name on one server, and what its connection does next. No I/O, no clock; thread-safe.
+"""A registry of the waiters on one server, by name. No I/O, no clock; thread-safe.
 
 A send publishes to the name of its channel's log. A waiter takes a ticket, checks, and then waits for the ticket's
 event: a publication after the ticket was taken sets it. The subscribe confirmation sets it too, because earlier sends
@@ -48,7 +48,7 @@ class Ticket:
         event: set when the name is notified after that moment; ``threading.Event`` or ``asyncio.Event``.
         commands: subscribe to the name, which nobody waited for before; else empty.
         starts_reader: there is no reader; the holder starts one.
-        name: of the registry's own.
+        name: the registry's record of the name.
     """
 
     event: Any

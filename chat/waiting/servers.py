@@ -1,4 +1,4 @@
-"""Which server a name is subscribed on, and how many connections of a client's pool calls and waiters may use."""
+"""The subscriptions of a chat, one for each server, and the server that has a name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from chat._errors import ChatClosedError, InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Subscriptions", "connections_of", "node_of", "pool_of", "share_of_waiters"]
+__all__ = ["Subscriptions", "node_of", "pool_of"]
 
-CONNECTIONS = 96  # of the 100 of redis-py's pool; the others are for subscriptions
 T = TypeVar("T")
 
 
@@ -39,7 +38,7 @@ class Subscriptions(Generic[T]):
         Raises:
             ChatClosedError: there are no more subscriptions.
         """
-        of_process = (os.getpid(), node)  # a fork takes no threads along
+        of_process = (os.getpid(), node)  # a fork copies no threads
         with self._lock:
             if self._closed:
                 raise ChatClosedError
@@ -81,19 +80,6 @@ def pool_of(client: Any) -> Any:
         message = f"client is a {type(client).__name__} without connection_pool, must be redis-py's own client to wait"
         raise InvalidArgumentError(message)
     if getattr(pool, "max_connections", None) == 1:
-        message = "max_connections of the client is 1, must be at least 2 to wait: one connection hears of sends"
+        message = "max_connections of the client is 1, must be at least 2 to wait: one connection receives the wake-ups"
         raise InvalidArgumentError(message)
     return pool
-
-
-def connections_of(client: Any) -> int:
-    """Return how many calls a client's pool can serve at a time."""
-    most = getattr(getattr(client, "connection_pool", None), "max_connections", None)
-    if not isinstance(most, int):  # a cluster's client, with a pool for each server; or a wrapper
-        return CONNECTIONS
-    return max(1, min(CONNECTIONS, most - 2))
-
-
-def share_of_waiters(client: Any) -> int:
-    """Return how many of these may be checks of waiters, so that other calls do not queue behind them."""
-    return max(1, connections_of(client) // 3)

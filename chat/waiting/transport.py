@@ -1,4 +1,4 @@
-"""How the calls of a `Chat` reach Redis: at most so many at a time, none after closing, a waiting one until it ends."""
+"""The calls of a `Chat` to Redis: so many at a time, none after closing, a waiting one until it ends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import OutOfMemoryError
 
 from chat.store.connect import confirm_client, stop_retrying
-from chat.store.layout import confirm_shards
 from chat.store.scripts import CHECK, out_of_memory
+from chat.store.shards import confirm_shards
 from chat.waiting.checks import CheckThreads
-from chat.waiting.gate import CLOSE_TIMEOUT, Gate
-from chat.waiting.servers import share_of_waiters
-from chat.waiting.threads import WakeUps
+from chat.waiting.gate import CLOSE_TIMEOUT, Gate, share_of_waiters
 from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wake_ups import WakeUps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ class Transport:
 
     Args:
         client: a redis-py client.
-        keys: the layout, which is confirmed before the first call.
+        keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
         InvalidArgumentError: the client is none.
@@ -58,16 +57,16 @@ class Transport:
             ChatFullError: Redis is out of memory.
         """
         try:
-            self._confirm_layout()
+            self._confirm_shards()
             with self._gate:
                 return work(self.client, *args)
         except OutOfMemoryError as error:
             raise out_of_memory() from error
 
     def read(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Return what ``work(client, *args)`` returns; a full Redis without the layout yet is no error."""
+        """Return what ``work(client, *args)`` returns; a full Redis without the number of shards yet is no error."""
         with suppress(OutOfMemoryError):
-            self._confirm_layout()
+            self._confirm_shards()
         with self._gate:
             return work(self.client, *args)
 
@@ -109,7 +108,7 @@ class Transport:
         self._gate.drain(until)
         self.client.close()
 
-    def _confirm_layout(self) -> None:
+    def _confirm_shards(self) -> None:
         if not self._confirmed:
             with self._gate:
                 confirm_shards(self.client, self._keys, create=True)

@@ -43,27 +43,27 @@ class Wait:
 
     Args:
         request: the check.
-        seconds: to wait.
+        seconds: seconds to wait.
         client_timeout: seconds without a check until a client is expired.
-        now: seconds of some clock, here and below.
-        patient: whether Redis may be away from the beginning, not only after a first check.
+        now: seconds on a clock, the same here and in every method.
+        may_be_away: whether Redis may be away at the first check, not only after a first check.
     """
 
     check: Check
 
     def __init__(
-        self, request: Checking, seconds: float, client_timeout: float, now: float, *, patient: bool = False
+        self, request: Checking, seconds: float, client_timeout: float, now: float, *, may_be_away: bool = False
     ) -> None:
         self.request = request
         self.log = request.log
         self._client_timeout = client_timeout
         self._deadline = now + seconds
-        self._patient = patient
+        self._may_be_away = may_be_away
         self._checked = False
 
     def next(self, now: float) -> Wait:
         """Return the wait of a listener that goes on where this one ended."""
-        return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, patient=True)
+        return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, may_be_away=True)
 
     @property
     def news(self) -> bool:
@@ -84,7 +84,7 @@ class Wait:
     def failed(self, error: Exception, now: float) -> float:
         """Return the seconds to pause before a retry; re-raise after the deadline, or if no check has succeeded yet."""
         left = self._deadline - now
-        if left <= 0 or not (self._checked or self._patient):
+        if left <= 0 or not (self._checked or self._may_be_away):
             raise error
         return min(left, RETRY)
 

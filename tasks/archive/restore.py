@@ -9,7 +9,7 @@ from chat import InvalidArgumentError
 from chat import Settings as ChatSettings
 from chat.store.arguments import shown
 from chat.store.keys import Keys, decode_name
-from chat.store.layout import confirm_shards
+from chat.store.shards import confirm_shards
 from tasks.archive.channel import ChannelRestore, Restored
 from tasks.archive.reader import Reader
 

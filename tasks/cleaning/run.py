@@ -14,8 +14,8 @@ from chat.settings import Settings as ChatSettings
 from chat.store.arguments import at_least, milliseconds, shown
 from chat.store.connect import confirm_client
 from chat.store.keys import Keys, decode_name
-from chat.store.layout import confirm_shards
 from chat.store.scripts import call_all
+from chat.store.shards import confirm_shards
 from tasks.cleaning.calls import BATCH, Calls, Lease
 from tasks.cleaning.hand_over import HandOver
 from tasks.cleaning.preview import preview

@@ -47,7 +47,7 @@ READ_OLD = _script("read_backlogs", "time", "errors", "too_old", "slices")
 TRIM_OLD = _script("trim_backlogs", "lease", "time", "errors", "too_old", "ids", "unkept", "drops")
 
 PEEK_CLIENTS = _script("peek_clients", "time", "errors")
-FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expired", "ids", "floor")
+FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "expired", "ids", "floor", "last_client")
 
 EPOCH = _script("epoch")
 NOTE_RUN = _script("note_run", "time")

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from chat import InvalidArgumentError, SettingsError
 from chat.settings import unknown_names
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from tasks.archive.destinations import archive_at
 from tasks.archive.folder import Folder
 from tasks.functions import hook_at

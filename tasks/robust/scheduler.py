@@ -14,7 +14,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat import ChatError
-from chat.store.connect import Client, connect
+from chat.store.connect import connect
 from chat.store.keys import Keys
 from tasks.cleaning import SWEEPS
 from tasks.cleaning.record import note_scheduled, scheduled_ages
@@ -24,6 +24,8 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from chat.store.nodes import Client
 
 __all__ = ["Scheduler"]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from chat.store.keys import Keys, decode_name
-from chat.store.layout import confirm_shards
 from chat.store.nodes import Command, nodes, run_all
 from chat.store.scripts import call_all
+from chat.store.shards import confirm_shards
 from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import Calls
 from tasks.cleaning.record import LastRun, last_run, parse_ms
@@ -42,7 +42,7 @@ def read_stats(client: Client, *, settings: Settings | None = None) -> Stats:
         settings: prefix, shards, limits and schedules; None for the defaults.
 
     Raises:
-        ShardsMismatchError: the data lies in another number of shards.
+        ShardsMismatchError: the data is stored in another number of shards.
         redis.exceptions.ConnectionError: Redis cannot be reached.
         redis.exceptions.ResponseError: a key is of another type; its name is in the message.
     """

@@ -280,7 +280,7 @@ def test_another_number_of_shards_is_refused_with_a_clear_error(lab: Lab) -> Non
     lab.send("lobby", "x")
     other = Lab(lab.redis, shards=8)
     for call in (lambda: other.send("lobby", "y"), lambda: other.check("bob", "lobby")):
-        with pytest.raises(ShardsMismatchError, match="lies in 16 shards, this process has 8: set CHAT_SHARDS=16"):
+        with pytest.raises(ShardsMismatchError, match="is stored in 16 shards, this process has 8: set CHAT_SHARDS=16"):
             call()
     assert lab.redis.llen(lab.key("lobby", "log:")) == 1
 

@@ -15,9 +15,9 @@ from servers import BINARIES, Server, eventually
 from waiters import Waiter, waiting
 
 from chat import AsyncChat, Chat, ChatClosedError
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from chat.waiting import registry, wait
-from chat.waiting.servers import connections_of
+from chat.waiting.gate import connections_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import signal
 import socket
@@ -280,13 +279,6 @@ def test_channels_are_listed(shell: Shell, redis: Redis) -> None:
 )
 def test_a_mistyped_command_is_one_line(shell: Shell, arguments: list[str], says: str) -> None:
     assert shell(*arguments) == (2, "", f"chat: {says} See chat --help.\n")
-
-
-@pytest.mark.parametrize("name", ["stats", "restore", "sizing"])
-def test_a_command_that_moved_says_where_it_is(shell: Shell, name: str) -> None:
-    code, out, err = shell(name, "--json")
-    assert (code, out) == (2, "")
-    assert re.fullmatch(f"chat: {name} has moved: run .*{name}.*\n", err)
 
 
 def test_talking_loads_no_screen() -> None:

@@ -10,13 +10,13 @@ from lab import Lab, bodies, calls, keys
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import Chat, ChatFullError, ChecksFailedError, InvalidArgumentError, InvalidCursorError
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
 

@@ -19,7 +19,7 @@ from tasks.stats.figures import read_stats
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
 

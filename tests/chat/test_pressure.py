@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from servers import BINARIES, Server, eventually, run
 
 from chat import AsyncChat, Chat, ChecksFailedError
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from chat.waiting import registry, wait
 from chat.waiting.gate import Gate
 

@@ -273,6 +273,15 @@ def test_a_channel_whose_stamp_was_lost_is_removed_when_its_clients_go_on_checki
     assert cleaning.clean_channels(lab.redis, settings=lab.settings).channels == 1
 
 
+def test_a_channel_whose_stamp_was_lost_stays_sorted_when_the_clock_stepped_back(lab: Lab) -> None:
+    lab.send("lobby", "x")
+    lab.aged("lobby", -1800)  # that message came from a clock half an hour ahead
+    lab.redis.delete(lab.key("lobby", "updated"))
+    (first,) = lab.check("bob", "lobby", history=1)
+    eventually(lambda: [lab.check("bob", "lobby")] and lab.traces("lobby").get("updated"))
+    assert lab.send("lobby", "y").sent_at >= first.sent_at
+
+
 def test_an_entry_that_is_none_of_ours_makes_no_channel_idle(lab: Lab) -> None:
     lab.check("bob", "lobby")
     lab.send("lobby", "x")

@@ -17,8 +17,8 @@ from waiters import Waiter, listeners, waiting
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
-from chat.store.connect import nodes
-from chat.waiting import aio, registry, threads, wait
+from chat.store.nodes import nodes
+from chat.waiting import async_wake_ups, registry, wait, wake_ups
 from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def test_a_connection_of_a_node_that_is_closed_while_it_connects_is_an_outage() 
     node = Mock()
     node.acquire_connection().connect = AsyncMock(side_effect=AttributeError("writelines"))
     with pytest.raises(RedisConnectionError):
-        asyncio.run(aio._NodePool(node).get_connection())
+        asyncio.run(async_wake_ups._NodePool(node).get_connection())
     assert node.release.called
 
 
@@ -305,8 +305,8 @@ def test_a_bad_wait_is_one_clear_error(wait: Any) -> None:
 
 def test_who_stops_waiting_is_no_longer_listened_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "LINGER", 0.2)
-    monkeypatch.setattr(threads, "QUIET", 0.2)
-    monkeypatch.setattr(aio, "QUIET", 0.2)
+    monkeypatch.setattr(wake_ups, "QUIET", 0.2)
+    monkeypatch.setattr(async_wake_ups, "QUIET", 0.2)
     lab.check("bob", "lobby")
     waiter = waiting(lab)
     lab.send("lobby", "hi")
@@ -327,7 +327,7 @@ def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
     with server.client() as redis:
         redis.config_resetstat()
         assert asyncio.run(wait()) == [["hi"]] * 1000
-        assert calls(redis)["get"] <= 2 * 32  # the layout: by those that had their turn at once
+        assert calls(redis)["get"] <= 2 * 32  # the number of shards: by those that had their turn at once
 
 
 @pytest.mark.parametrize("client", [Redis(port=1, max_connections=1), Mock(spec=["execute_command", "get", "set"])])

@@ -10,7 +10,7 @@ from lab import Lab
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 
 @pytest.fixture

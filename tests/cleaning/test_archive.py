@@ -22,8 +22,8 @@ from servers import ROOT, Program, Server, eventually, run
 import tasks.periodic
 from chat import InvalidArgumentError, SettingsError
 from chat._values import Message
-from chat.store.connect import nodes
 from chat.store.entries import decode_slice, time_of
+from chat.store.nodes import nodes
 from tasks.archive import destinations
 from tasks.archive.folder import Folder
 from tasks.archive.reader import Reader
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 pytestmark = pytest.mark.on_cluster
 

@@ -15,7 +15,7 @@ from servers import ROOT
 
 from chat import InvalidArgumentError, ShardsMismatchError
 from chat import Settings as ChatSettings
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 from chat.store.scripts import call_all
 from tasks.cleaning import Report, clean_backlog, clean_channels, clean_clients, removal, rules, run
 from tasks.cleaning.removal import Removal

@@ -25,8 +25,9 @@ from servers import clean_environment, run
 
 from chat import ChatFullError, InvalidArgumentError
 from chat._values import Message
-from chat.store.connect import connect, nodes
+from chat.store.connect import connect
 from chat.store.entries import time_of
+from chat.store.nodes import nodes
 from tasks.archive import channel as restoring
 from tasks.archive import folder as archive_folder
 from tasks.archive.channel import RESTORE
@@ -38,7 +39,7 @@ from tasks.stats.figures import read_stats
 if TYPE_CHECKING:
     from servers import Server
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 pytestmark = pytest.mark.on_cluster
 

@@ -141,7 +141,7 @@ def test_a_worker_with_another_number_of_shards_refuses_its_tasks(daemon: Daemon
     daemon.lab.redis.set("day:shards", 8)
     stored = daemon.call("clean_channels", channel_timeout=0)
     daemon.lab.redis.set("day:shards", 4)
-    assert "lies in 8 shards, this process has 4" in stored["result"]["exc_message"][0]
+    assert "is stored in 8 shards, this process has 4" in stored["result"]["exc_message"][0]
     assert daemon.lab.redis.exists(daemon.lab.key("lobby", "log:"))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), ROOT / "tests/bench/README.md"]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES}

@@ -13,9 +13,9 @@ from zlib import crc32
 from redis.cluster import RedisCluster
 
 from chat import AsyncChat, Chat
-from chat.store.connect import nodes
 from chat.store.entries import decode_slice
 from chat.store.keys import decode_text
+from chat.store.nodes import nodes
 from tasks.archive.reader import Reader
 from tasks.settings import Settings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from chat.store.connect import Client
+    from chat.store.nodes import Client
 
 
 class Blocking:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servers import eventually
 
-from chat.store.connect import nodes
+from chat.store.nodes import nodes
 
 if TYPE_CHECKING:
     from lab import Lab

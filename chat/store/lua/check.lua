@@ -1,5 +1,5 @@
 #!lua
--- Give a client what it has not read of some channels of a shard, and move its positions past that: reading.lua does.
+-- Give a client what it has not read of some channels of a shard, and move its positions past that.
 -- No allow-oom: a full Redis refuses the whole script, as it may write down new clients and channels.
 --
 -- KEYS  updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py

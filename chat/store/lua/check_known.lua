@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Do as check.lua does while Redis is full: people go on reading, but who is not known yet is not written down.
+-- Check while Redis is full. Known clients go on reading; unknown ones are not stored.
 --
 -- KEYS  as of check.lua
 -- ARGV  as of check.lua

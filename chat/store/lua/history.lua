@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Read a channel's messages; no client's position moves. newest.lua stands in front.
+-- Read a channel's messages; no client's position moves.
 --
 -- KEYS  log, trimmed, meta   see chat/store/keys.py
 -- ARGV  channel          name

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- Read a channel's messages where `trimmed` was lost: give them new ids, that the next page, send and check go by too.
--- time.lua, ids.lua and newest.lua stand in front.
 --
 -- KEYS  as of history.lua
 -- ARGV  as of history.lua

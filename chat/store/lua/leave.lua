@@ -11,25 +11,19 @@ local channel, client = ARGV[1], ARGV[2]
 
 local forgotten = redis.call('HDEL', read, client)
 local traces = forgotten + redis.call('ZREM', seen, client)
-local eldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
-if #eldest > 0 then
-  local eldest_ms = tonumber(eldest[2])
-  redis.call('ZADD', polled, eldest_ms > now_ms + AHEAD_MS and now_ms or eldest[2], channel)
+local oldest = redis.call('ZRANGE', seen, 0, 0, 'WITHSCORES')
+if #oldest > 0 then
+  redis.call('ZADD', polled, credible(tonumber(oldest[2])), channel)
 else
   local orphans = redis.call('HLEN', read) -- positions whose `seen` was lost
   traces, forgotten = traces + orphans + redis.call('ZREM', polled, channel), forgotten + orphans
   redis.call('UNLINK', read)
   if redis.call('EXISTS', log) == 0 and not redis.call('ZSCORE', updated, channel) then
     -- The channel itself went before its last client: nothing of it stays but the shard's floor.
-    -- A call that is repeated finds no traces, so it does not take `trimmed` for lost.
     local floor = tonumber(redis.call('HGET', meta, 'floor') or 0)
-    local last = tonumber(redis.call('HGET', trimmed, channel)) or traces > 0 and above_all(floor) or 0
+    local last = last_id(tonumber(redis.call('HGET', trimmed, channel)), traces > 0, floor)
     if last > floor then redis.call('HSET', meta, 'floor', last) end
     redis.call('HDEL', trimmed, channel)
   end
 end
-
-if forgotten > 0 then redis.call('HINCRBY', meta, 'clients', -forgotten) end
-if redis.call('EXISTS', polled) == 0 then
-  redis.call('HSET', meta, 'clients', 0) -- an empty shard: the account is right again
-end
+count_forgotten(meta, polled, forgotten)

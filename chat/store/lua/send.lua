@@ -1,7 +1,6 @@
 #!lua
 -- Append one message to a channel's log and return its id; a repeated token stores nothing.
 -- No allow-oom: a full Redis refuses the whole script, so nothing of a refused send is stored.
--- time.lua, ids.lua, stamp.lua, windows.lua and tokens.lua stand in front.
 --
 -- KEYS  log, updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py
 --       sent:0, sent:1   tokens of recent sends
@@ -21,7 +20,12 @@ local sent = find_token(token, log, base)
 if sent then return sent end
 
 local traces = not base and (redis.call('ZSCORE', sizes, channel) or redis.call('ZSCORE', polled, channel))
-local sent_ms = stamp(updated, channel)
+local sent_ms = now_ms
+if redis.call('ZADD', updated, 'GT', 'CH', now_ms, channel) == 0 then -- the server's clock stepped back, or in this ms
+  local updated_ms = tonumber(redis.call('ZSCORE', updated, channel))
+  sent_ms = credible(updated_ms) -- not before an older message: a log is sorted
+  if sent_ms < updated_ms then redis.call('ZADD', updated, sent_ms, channel) end
+end
 local size = redis.call('RPUSH', log, string.format('%d:', sent_ms) .. body)
 local known_size = tonumber(redis.call('ZINCRBY', sizes, 1, channel))
 if size == 1 then redis.call('ZADD', heads, sent_ms, channel) end
@@ -41,5 +45,5 @@ redis.call('HINCRBY', meta, 'sent', 1)
 
 local id = base + size
 note_token(token, id, digest, dedupe_ms)
-redis.pcall('SPUBLISH', log, '') -- wakes who waits; a user that may not publish has stored the message all the same
+redis.pcall('SPUBLISH', log, '') -- wakes waiting checks; a user that may not publish has stored the message all the same
 return { id, sent_ms }

@@ -47,8 +47,7 @@ local function clean(place, updated_ms, polled_ms, last)
   end
   local traces = desert(channel, seen, read, gone) or polled_ms
   if not updated_ms and redis.call('EXISTS', log) == 0 then -- the channel itself went before its last client
-    -- `trimmed` was lost? Then above every id it can have had; but a repeat of this call finds no traces.
-    fold(channel, last or traces and above_all(floor) or 0)
+    fold(channel, last_id(last, traces, floor))
   end
   return gone
 end
@@ -68,6 +67,5 @@ if #deserted > 0 then
   redis.call('UNLINK', unpack(unlinked))
 end
 write_floor(trimmed)
-if clients + orphans > 0 then redis.call('HINCRBY', meta, 'clients', -clients - orphans) end
-if redis.call('EXISTS', polled) == 0 then redis.call('HSET', meta, 'clients', 0) end -- empty: the account is right again
+count_forgotten(meta, polled, clients + orphans)
 return { { clients }, each, errors }

@@ -1,11 +1,12 @@
 -- The entries of the logs that a call reads, about 1 MB for all of them.
 --
--- Needs    longest          bytes of the longest entry that is allowed
--- Defines  add_entries(reply, log, from, to)   add the entries from one index to before another, or the first of them
---                                              but at least one; return how many
-local room = 1e6 -- bytes of entries that this call still gives
-local EACH = 100 -- bytes that take as long as an entry does beside its text
-local STEP = 16 -- entries read at a time, as other senders may be allowed longer ones
+-- Needs    longest          bytes of the longest entry that is allowed; only for add_entries
+-- Defines  room             bytes of entries that this call still gives
+--          EACH             bytes that take as long as an entry does beside its text
+--          STEP             entries read at a time, as other senders may be allowed longer ones
+--          add_entries(reply, log, from, to)   append entries `from` to `to - 1` until 1 MB is used, at least one;
+--                                              return how many
+local room, EACH, STEP = 1e6, 100, 16
 
 local function add_entries(reply, log, from, to)
   local begin = from

@@ -1,7 +1,6 @@
--- What a channel has lost, put right by whoever checks it.
+-- Repairs that a check makes on the channel it reads.
 --
--- Needs    time.lua, ids.lua, unkept.lua, stamp.lua
---          updated, sizes, heads, trimmed, meta, token   as in check.lua
+-- Needs    time.lua, ids.lua, unkept.lua, request.lua
 -- Defines  bounds(log, seen, read, channel)     the id before the log's first message, and the length of the log
 --          mend_index(log, channel, size)       put back the index that has lost a channel with messages
 
@@ -30,8 +29,8 @@ local function mend_index(log, channel, size)
   if redis.call('ZSCORE', index, channel) then return end
   local score = size
   if look ~= 1 then
-    score = sent_ms_at(log, look == 0 and size - 1 or 0)
-    if score == 0 or score > now_ms then score = now_ms end -- an entry that is none of ours makes no channel due
+    score = credible(sent_ms_at(log, look == 0 and size - 1 or 0))
+    if score == 0 then score = now_ms end -- an entry that is none of ours makes no channel due
   end
   redis.call('ZADD', index, score, channel)
 end

@@ -1,7 +1,7 @@
 -- The newest messages of a log, as many as a reply carries: what history.lua and history_lost.lua share.
 --
+-- Needs    entries.lua
 -- Defines  newest(log, base, limit, before, longest)   their reply; `base` is the id before the log's first message
-local EACH, STEP = 100, 16 -- as in entries.lua
 
 -- From the newest back, as many at a time as surely fit in; then in the log's order.
 local function newest(log, base, limit, before, longest)
@@ -11,7 +11,7 @@ local function newest(log, base, limit, before, longest)
   local start = limit > 0 and math.max(0, stop - limit) or 0
   if start >= stop then return { 0 } end
 
-  local parts, room, reply = {}, 1e6, { base + stop }
+  local parts, reply = {}, { base + stop }
   while start < stop and (room > 0 or #parts == 0) do
     local fitting = math.max(1, math.min(STEP, math.floor(room / longest)))
     local part = redis.call('LRANGE', log, math.max(start, stop - fitting), stop - 1)

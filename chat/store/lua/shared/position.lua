@@ -1,7 +1,6 @@
--- Where a client stands in a channel.
+-- The position of a client in a channel.
 --
--- Needs    stamp.lua
---          token, history   as in check.lua; epoch   of the shard's ids
+-- Needs    time.lua, request.lua
 -- Defines  locate(state, cursor, log, base, size)   whether the client is new, the id of the last message that it has
 --                                                   read, that of the last one that this call may give, and the
 --                                                   position that is stored

@@ -1,8 +1,9 @@
--- How a client reads on in one channel.
+-- The check of each channel of a call.
 --
--- Needs    time.lua, ids.lua, and all that stands in front of it in check.lua
--- Defines  check(refusal, log, seen, read, channel, cursor)   the reply for a channel; `refusal`, where there is one,
---                                                             for a client without a position, and nothing is written
+-- Needs    time.lua, request.lua, mending.lua, entries.lua, position.lua
+-- Defines  check_all(refusal)   the reply of check.lua, with `refusal`, where there is one, for each channel in which the
+--                               client has no position; nothing is written there
+
 local function check(refusal, log, seen, read, channel, cursor)
   local state = redis.call('HGET', read, client)
   if refusal and not state then return refusal end
@@ -31,4 +32,29 @@ local function check(refusal, log, seen, read, channel, cursor)
   local newest_ms = given > 0 and tonumber(reply[#reply]:match('^%d+') or 0) or sent_ms_at(log, stop - base - 1)
   reply[4], reply[5], reply[6] = stop < last and 1 or 0, stop, newest_ms
   return reply
+end
+
+local function check_all(refusal)
+  local count = (#KEYS - 6) / 3
+  if count == 1 then
+    local reply = check(refusal, KEYS[7], KEYS[8], KEYS[9], ARGV[6], ARGV[7])
+    if reply ~= refusal then redis.call('ZADD', polled, 'NX', now_ms, ARGV[6]) end
+    return { reply }
+  end
+
+  local replies, polls = {}, {}
+  for turn = 1, count do
+    -- start at another channel each call, because the first one may use the whole 1 MB
+    local i = (token:byte() + turn) % count + 1
+    local log, seen, read = unpack(KEYS, 3 * i + 4, 3 * i + 6)
+    local channel, cursor = unpack(ARGV, 2 * i + 4, 2 * i + 5)
+    local done, reply = pcall(check, refusal, log, seen, read, channel, cursor)
+    replies[i] = (done or type(reply) == 'table') and reply or { err = 'ERR ' .. reply }
+    if replies[i] ~= refusal then
+      polls[#polls + 1] = now_ms
+      polls[#polls + 1] = channel
+    end
+  end
+  if #polls > 0 then redis.call('ZADD', polled, 'NX', unpack(polls)) end
+  return replies
 end

@@ -1,4 +1,4 @@
--- What a call of check.lua or check_known.lua asks, by name.
+-- The keys and arguments of check.lua by name.
 --
 -- Defines  updated, sizes, heads, polled, trimmed, meta, client, token, limit, history, longest   as in check.lua
 --          epoch            of the shard's ids; nothing where it has none yet

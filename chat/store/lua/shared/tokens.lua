@@ -1,7 +1,7 @@
 -- The tokens of recent sends, by which a repeated send is known: token -> "<id>", or "<id>:<digest of the body>".
 -- They go into two hashes in turn, KEYS 8 and 9; windows.lua says which, and when a hash ends.
 --
--- Needs    time.lua, stamp.lua, windows.lua
+-- Needs    time.lua, windows.lua
 -- Defines  find_token(token, log, base)               the reply of a repeated send, or nothing; call it first
 --          note_token(token, id, digest, dedupe_ms)   note a token, for `dedupe_ms` at least
 local windows -- of both hashes, see windows.lua

@@ -2,7 +2,7 @@
 --
 -- Defines  note_unkept(meta, id)   note such an id
 
--- A version without `unkept` kept no archive ids: where the field is missing, all up to the floor may have gone so.
+-- Without `unkept`, assume that everything up to `floor` went without an archive.
 local function note_unkept(meta, id)
   local known = redis.call('HMGET', meta, 'unkept', 'floor')
   if id > tonumber(known[1] or known[2] or 0) then redis.call('HSET', meta, 'unkept', id) end

@@ -26,16 +26,16 @@ local function turn(windows, ends, last, dedupe_ms)
     set_end(last, ends[other] + dedupe_ms, ends[other] + dedupe_ms - now_ms)
     return last
   end
-  -- A hash without `window` was filled by an earlier version of this script: its tokens live on.
+  -- A hash without `window` keeps its tokens until its TTL.
   local left = math.min(redis.call('PTTL', KEYS[other]), LONGEST_MS)
   local moment = math.max((number + 2) * dedupe_ms, now_ms + left)
   set_end(other, moment, moment - now_ms)
   return other
 end
 
--- A token goes into the hash that was opened last, which is the one that ends last, if it lives for `dedupe_ms` more:
--- so a token is known for as long as its sender asked, whatever other senders ask. A hash is never prolonged after the
--- other one was opened, so it does end. With one `dedupe_ms` each takes tokens for one window, and lives for one more.
+-- A token goes into the hash that ends last, if that is still `dedupe_ms` away. Else the other hash is opened if it has
+-- ended; if not, the last one is prolonged. A hash is never prolonged after the other one was opened, so it does end.
+-- With one `dedupe_ms` each takes tokens for one window, and lives for one more.
 local function choose_hash(windows, dedupe_ms)
   local ends = { [8] = tonumber(windows[8]:match('^%d+')), [9] = tonumber(windows[9]:match('^%d+')) }
   local last = ends[9] > ends[8] and 9 or 8

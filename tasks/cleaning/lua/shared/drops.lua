@@ -15,8 +15,7 @@ end
 
 local function plan_drop(channel, log, base, size, count)
   if count < size then
-    local head_ms = tonumber(redis.call('LINDEX', log, count):match('^%d+') or 0)
-    oldest[#oldest + 1] = head_ms > now_ms + AHEAD_MS and now_ms or head_ms
+    oldest[#oldest + 1] = credible(sent_ms_at(log, count))
     oldest[#oldest + 1] = channel
   else
     headless[#headless + 1] = channel

@@ -11,18 +11,15 @@ local function expired_of_many(seen, timeout, most)
   end
   local names = redis.call('ZRANGE', seen, '-inf', now_ms - timeout, 'BYSCORE', 'LIMIT', 0, most)
   local oldest_ms = redis.call('ZRANGE', seen, #names, #names, 'WITHSCORES')[2]
-  return names, oldest_ms and (tonumber(oldest_ms) > now_ms + AHEAD_MS and now_ms or oldest_ms)
+  return names, oldest_ms and credible(tonumber(oldest_ms))
 end
 
 local function expired(seen, timeout, most)
   local clients, names, oldest_ms = redis.call('ZRANGE', seen, 0, FEW - 1, 'WITHSCORES'), {}, nil
   if #clients == 2 * FEW then return expired_of_many(seen, timeout, most) end
   for i = 1, #clients, 2 do
-    local checked_ms = tonumber(clients[i + 1])
-    if checked_ms > now_ms + AHEAD_MS then -- by a clock that was wrong: it counts as now
-      checked_ms = now_ms
-      redis.call('ZADD', seen, now_ms, clients[i])
-    end
+    local checked_ms = credible(tonumber(clients[i + 1]))
+    if checked_ms < tonumber(clients[i + 1]) then redis.call('ZADD', seen, checked_ms, clients[i]) end
     if now_ms - checked_ms >= timeout and #names < most then
       names[#names + 1] = clients[i]
     else

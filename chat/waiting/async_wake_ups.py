@@ -1,4 +1,4 @@
-"""Wake-ups for asyncio: the twin of ``threads``, with the tasks of one event loop in place of threads."""
+"""Wake-ups for asyncio: the twin of ``wake_ups``, with the tasks of one event loop in place of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncWakeUps"]
 
 
-class Subscription:
+class AsyncSubscription:
     """One connection to one server, read by a task of its own while somebody waits.
 
     Args:
@@ -122,14 +122,14 @@ class Subscription:
                 raise
 
 
-class AsyncWakeUps(Subscriptions[Subscription]):
+class AsyncWakeUps(Subscriptions[AsyncSubscription]):
     """Wakes waiting tasks when a message is sent: one connection to each server, shared by all tasks."""
 
     def __init__(self, client: AsyncClient) -> None:
-        super().__init__(Subscription)
+        super().__init__(AsyncSubscription)
         self._client = client
 
-    async def subscription(self, name: bytes) -> Subscription:
+    async def subscription(self, name: bytes) -> AsyncSubscription:
         """See `WakeUps.subscription`."""
         if not isinstance(self._client, RedisCluster):
             return self._at("", pool_of(self._client))

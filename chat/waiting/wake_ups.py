@@ -1,4 +1,4 @@
-"""Wake-ups for threads: one connection to each server hears of sends, and wakes the threads that wait for them."""
+"""Wake-ups for threads: one connection to each server receives them, and sets the events of waiting threads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Subscription:
     def _start_reader(self) -> None:
         reader = threading.Thread(target=self._run, name="chat-wake-ups", daemon=True)
         try:
-            with self._sending:  # so that who closes meanwhile sees it
+            with self._sending:  # so that a close meanwhile sees the thread
                 reader.start()
                 self._reader = reader
         except RuntimeError:  # the process may have no more threads
