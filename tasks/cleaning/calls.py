@@ -52,7 +52,7 @@ class Calls:
         return Call(self.rule.order.survey, self._of_shard(self.rule.index, "meta"), (self._limit, mark))
 
     def next(self, lease: Lease, offset: int, batch: int, mark: str) -> Call:
-        """Return the call that names the next batch, or gives back the lease where there is none."""
+        """Return the call that names the next batch, or gives back the lease where nothing is due."""
         args = (lease.owner, LEASE_MS, self._limit, offset, batch, mark)
         return Call(self.rule.order.next, self._of_shard(lease.name, "meta", self.rule.index), args)
 
@@ -66,7 +66,8 @@ class Calls:
 
     def look(self, action: Action, names: list[bytes]) -> Call:
         """Return the call of an action of the rule that only reads."""
-        return Call(*self._of_channels(action, names))
+        script, keys, args = self._of_channels(action, names)
+        return Call(script, self._of_shard("meta") + keys, args)
 
     def remove(self, lease: Lease, names: list[bytes], ids: Iterable[int]) -> Call:
         """Return the call that removes; with an archive, of each channel only up to the id that the archive has."""
@@ -74,7 +75,7 @@ class Calls:
         return Call(script, self._of_shard(lease.name, "meta") + keys, (lease.owner, LEASE_MS, *args, *ids))
 
     def _of_channels(self, action: Action, names: list[bytes]) -> tuple[Script, tuple[bytes, ...], tuple[Any, ...]]:
-        keys = self._of_shard(*action.shard_keys) + self.keys.of_channels(self.shard, names, *action.channel_keys)
+        keys = self._of_shard(*self.rule.shard_keys) + self.keys.of_channels(self.shard, names, *self.rule.channel_keys)
         limits = (getattr(self.limits, name) for name in self.rule.action_limits)
         return action.script, keys, (*limits, *action.budget, *names)
 

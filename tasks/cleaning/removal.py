@@ -67,6 +67,8 @@ class Removal:
             self._run.tell()
         if batch:
             tally.note_rest(*batch[:2])
+            if batch[0]:  # the time is over, or what is left cannot be cleaned
+                self._release()
         else:
             tally.busy.add(self._calls.shard)
 

@@ -73,19 +73,15 @@ BY_SIZE = Order(due=scripts.DUE_BY_SIZE, survey=scripts.SURVEY_BY_SIZE, next=scr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """A script that takes candidates: what it gets before their names.
+    """A script that takes candidates.
 
     Attributes:
         script: the script.
-        shard_keys: keys of the shard.
-        channel_keys: keys of each channel.
         budget: messages or clients that one call removes at most, however many are due: under 1 ms of the server's
             time. Empty where the number of candidates is bound enough.
     """
 
     script: Script
-    shard_keys: tuple[str, ...] = ()
-    channel_keys: tuple[str, ...] = ("log",)
     budget: tuple[int, ...] = ()
 
 
@@ -99,6 +95,9 @@ class Rule:
         order: scripts that read the index.
         limit: name of the limit that the index is compared with.
         optional: whether 0 switches the rule off.
+        shard_keys: keys of the shard that the actions take: all that the removal needs, as a look tells whether
+            one of them is damaged.
+        channel_keys: keys of each channel that the actions take.
         action_limits: names of the limits that the actions take.
         counts: names of the numbers that the actions return.
         peek: action that counts what would be removed; only reads.
@@ -114,6 +113,8 @@ class Rule:
     order: Order
     limit: str
     optional: bool = False
+    shard_keys: tuple[str, ...]
+    channel_keys: tuple[str, ...] = ("log",)
     action_limits: tuple[str, ...]
     counts: tuple[str, ...]
     peek: Action
@@ -136,11 +137,12 @@ def _trim(peek: Script, read: Script, trim: Script) -> dict[str, Any]:
     """Return what the two rules of the backlog have in common."""
     return {
         "sweep": "clean_backlog",
+        "shard_keys": ("sizes", "heads", "trimmed"),
         "action_limits": ("backlog", "message_timeout"),
         "counts": ("messages",),
         "peek": Action(script=peek),
-        "read": Action(script=read, shard_keys=("trimmed",)),
-        "remove": Action(script=trim, shard_keys=("sizes", "heads", "trimmed"), budget=(10_000,)),
+        "read": Action(script=read),
+        "remove": Action(script=trim, budget=(10_000,)),
     }
 
 
@@ -150,11 +152,12 @@ RULES = (
         index="updated",
         order=BY_AGE,
         limit="channel_timeout",
+        shard_keys=("updated", "sizes", "heads", "polled", "trimmed"),
         action_limits=("channel_timeout",),
         counts=("channels", "messages"),
-        peek=Action(script=scripts.PEEK_CHANNELS, shard_keys=("updated",)),
-        read=Action(script=scripts.READ_CHANNELS, shard_keys=("updated", "trimmed")),
-        remove=Action(script=scripts.REMOVE_CHANNELS, shard_keys=("updated", "sizes", "heads", "polled", "trimmed")),
+        peek=Action(script=scripts.PEEK_CHANNELS),
+        read=Action(script=scripts.READ_CHANNELS),
+        remove=Action(script=scripts.REMOVE_CHANNELS),
         announced=True,
         stat="idle",
     ),
@@ -178,15 +181,12 @@ RULES = (
         index="polled",
         order=BY_AGE,
         limit="client_timeout",
+        shard_keys=("updated", "polled", "trimmed"),
+        channel_keys=("log", "seen", "read"),
         action_limits=("client_timeout",),
         counts=("clients",),
-        peek=Action(script=scripts.PEEK_CLIENTS, channel_keys=("seen",)),
-        remove=Action(
-            script=scripts.FORGET_CLIENTS,
-            shard_keys=("updated", "polled", "trimmed"),
-            channel_keys=("log", "seen", "read"),
-            budget=(500,),
-        ),
+        peek=Action(script=scripts.PEEK_CLIENTS),
+        remove=Action(script=scripts.FORGET_CLIENTS, budget=(500,)),
         announced=True,
         stat="expired",
     ),

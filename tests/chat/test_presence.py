@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, bodies, calls
+from lab import Lab, bodies, calls, keys
 from redis import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from chat import Chat, InvalidArgumentError
 from chat.store.nodes import nodes
@@ -74,6 +74,35 @@ def test_leaving_keeps_the_account_of_clients(lab: Lab, redis: Client) -> None:
     lab.chat.leave_channel("eve", "lobby")
     assert read_stats(redis, settings=lab.settings).clients == 0
     assert lab.traces("lobby") == {}
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("damaged", ["meta", "polled", "seen:", "read:", "updated", "trimmed", "clients", "floor"])
+def test_who_leaves_a_damaged_channel_leaves_whole_or_not_at_all(
+    lab: Lab, redis: Client, damaged: str, *, other: bool
+) -> None:
+    for name in ("bob", "eve")[: 1 + other]:
+        lab.check(name, "lobby")
+    key = lab.key("lobby", "meta" if damaged in {"clients", "floor"} else damaged)
+    sound = redis.dump(key)
+    if key.endswith("meta") and damaged != "meta":
+        redis.hset(key, damaged, "of others")
+    else:
+        redis.delete(key)
+        redis.set(key, "of others")
+    before = {name: redis.dump(name) for name in keys(redis)}
+    if other and damaged in {"updated", "trimmed"}:  # only the last client needs them
+        lab.chat.leave_channel("bob", "lobby")
+    else:
+        with pytest.raises(ResponseError, match=r"WRONGTYPE|is no number"):
+            lab.chat.leave_channel("bob", "lobby")
+        assert {name: redis.dump(name) for name in keys(redis)} == before
+    redis.delete(key)
+    if sound:
+        redis.restore(key, 0, sound)
+    lab.chat.leave_channel("bob", "lobby")
+    assert redis.hget(lab.key("lobby", "meta"), "clients") == b"%d" % other
+    assert [presence.client for presence in lab.chat.clients("lobby")] == ["eve"][: int(other)]
 
 
 def test_with_the_last_who_leaves_goes_what_was_left_of_a_removed_channel(lab: Lab, redis: Client) -> None:

@@ -548,6 +548,35 @@ def test_a_slow_archive_function_ends_in_time_and_what_it_took_is_removed(
         assert not keys(many.redis, "*:lease:*")
 
 
+def test_what_was_handed_over_when_the_time_ends_is_removed_by_scripts_the_server_did_not_know(
+    many: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(many.redis, monkeypatch, 2.7)
+    for node in nodes(many.redis):
+        node.script_flush()
+    report = clean_channels(many.redis, settings=many.settings, time_budget=1)
+    assert (report.channels, report.due, report.busy, report.error) == (1, 89, 0, "")
+    assert len(slow.calls) == 1
+    assert not keys(many.redis, "*:lease:*")
+
+
+def test_no_id_is_given_twice_when_the_archive_takes_a_part_of_a_log_that_lost_its_newest(
+    redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(_: str, messages: tuple[Message, ...]) -> None:
+        if messages[0].id > 1:
+            raise OSError
+
+    monkeypatch.setitem(sys.modules, "full", SimpleNamespace(call=call))
+    lab = Lab(redis, archive="full:call", hard_backlog=0)
+    lab.fill("lobby", 1500)
+    lab.redis.rpop(lab.key("lobby", "log:"))
+    lab.idle("lobby", 901)
+    assert clean_channels(redis, settings=lab.settings).archived == 1000
+    assert [message.id for message in lab.chat.read_history("lobby", limit=1)] == [1499]
+    assert lab.send("lobby", "new").id == 1501
+
+
 def test_a_run_that_is_killed_in_a_slow_archive_function_hands_one_channel_over_again(
     many: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import Lab, at_once, bodies, calls, keys
+from lab import Lab, at_once, bodies, calls, kept, keys
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import NoPermissionError, ResponseError
@@ -25,6 +25,7 @@ from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.on_cluster
 
@@ -287,6 +288,17 @@ def test_positions_whose_presence_was_lost_go_too(lab: Lab) -> None:
 
 
 # all three
+
+
+def test_a_name_that_was_never_a_client_is_not_counted_as_one(lab: Lab) -> None:
+    lab.check("bob", "lobby")
+    lab.check("carol", "lobby")
+    lab.redis.zrem(lab.key("lobby", "seen:"), "carol")
+    lab.redis.zadd(lab.key("lobby", "seen:"), {"of others": 1})
+    lab.away("bob", "lobby", 301)
+    assert clean_clients(lab.redis).clients == 1
+    assert lab.redis.hget(lab.key("lobby", "meta"), "clients") == b"0"
+    assert not lab.traces("lobby")
 
 
 @pytest.mark.parametrize("clean", ALL)
@@ -893,6 +905,101 @@ def test_a_channel_whose_shard_is_damaged_is_wholly_forgotten_when_that_is_mende
     assert clean_clients(lab.redis).completed
     assert not lab.traces("lobby")
     assert lab.send("lobby", "m4").id == 4
+
+
+@pytest.mark.parametrize(
+    ("clean", "arguments", "field"),
+    [
+        *((clean_channels, {}, field) for field in ("removed", "floor", "unkept")),
+        *((clean_backlog, {"backlog": 2}, field) for field in ("removed", "floor", "unkept")),
+        *((clean_clients, {}, field) for field in ("clients", "floor")),
+    ],
+)
+def test_where_a_field_of_meta_is_no_number_nothing_is_done_by_halves(
+    lab: Lab, clean: Callable[..., Report], arguments: dict[str, Any], field: str
+) -> None:
+    fill(lab)
+    broken = lab.key("c0", "meta")
+    there = [f"c{number}" for number in range(25) if lab.key(f"c{number}", "meta") == broken]
+    lab.redis.hset(broken, field, "of others")
+    errors = {f"channel '{channel}': ERR the field {field} of meta is no number" for channel in there}
+    before = {key: value for key, value in contents(lab).items() if key.startswith(broken.split("}")[0].encode())}
+    dry = clean(lab.redis, dry_run=True, **arguments)
+    report = clean(lab.redis, **arguments)
+    each = {clean_channels: 5, clean_backlog: 2, clean_clients: 1}[clean]
+    assert sum(counts(dry)) == sum(counts(report)) == (25 - len(there)) * each
+    assert (report.due, report.completed, dry.completed) == (len(there), False, False)
+    assert {report.error, dry.error} <= errors
+    assert before.items() <= contents(lab).items()
+
+
+def test_the_account_of_an_emptied_shard_is_mended_though_another_field_is_no_number(lab: Lab) -> None:
+    lab.send_all("lobby", 3)
+    lab.idle("lobby", 901)
+    lab.redis.hset(lab.key("lobby", "meta"), "sent", "of others")
+    report = clean_channels(lab.redis)
+    assert (report.channels, report.messages, report.completed) == (1, 3, True)
+    assert lab.redis.hget(lab.key("lobby", "meta"), "adjusted") == b"3"
+
+
+BY_AGE: dict[str, Any] = {"backlog": 100, "message_timeout": 60}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("clean", "arguments", "index"),
+    [
+        *((clean_channels, {}, index) for index in ("sizes", "heads", "polled", "trimmed", "meta")),
+        *((clean_backlog, {"backlog": 2}, index) for index in ("heads", "trimmed", "meta")),
+        *((clean_backlog, BY_AGE, index) for index in ("sizes", "trimmed", "meta")),
+    ],
+)
+def test_what_cannot_be_removed_is_not_handed_over_and_is_named_in_a_dry_run(
+    lab: Lab,
+    clean: Callable[..., Report],
+    arguments: dict[str, Any],
+    index: str,
+    tmp_path: Path,
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    fill(lab)
+    for number in range(25):
+        lab.aged(f"c{number}", 100)
+    broken = lab.key("c0", index)
+    there = {f"c{number}" for number in range(25) if lab.key(f"c{number}", index) == broken}
+    lab.redis.delete(broken)
+    lab.redis.set(broken, "of others")
+    before = {key: value for key, value in contents(lab).items() if key.startswith(broken.split("}")[0].encode())}
+    before.pop(lab.key("c0", "meta").encode())  # when nothing was due by the other rule
+    settings = replace(lab.settings, archive=str(tmp_path / "archive"))
+    report = clean(lab.redis, settings=settings, dry_run=dry_run, **arguments)
+    each = 2 if arguments.get("backlog") == 2 else 4
+    assert (report.messages, report.completed) == ((25 - len(there)) * each, False)
+    assert WRONG in report.error
+    assert before.items() <= contents(lab).items()
+    if not dry_run:
+        assert not there & {channel for channel, _, _ in kept(tmp_path / "archive")}
+
+
+@pytest.mark.parametrize("index", ["updated", "trimmed"])
+def test_the_clients_of_channels_that_have_messages_go_though_another_index_is_damaged(lab: Lab, index: str) -> None:
+    fill(lab)
+    lab.redis.delete(lab.key("c0", index))
+    lab.redis.set(lab.key("c0", index), "of others")
+    assert clean_clients(lab.redis, dry_run=True).completed
+    report = clean_clients(lab.redis)
+    assert (report.clients, report.error, report.completed) == (25, "", True)
+
+
+@pytest.mark.parametrize("index", ["updated", "trimmed"])
+def test_a_dry_run_names_the_channel_whose_last_client_cannot_be_forgotten(lab: Lab, index: str) -> None:
+    lab.check("bob", "lobby")
+    lab.away("bob", "lobby", 301)
+    lab.redis.delete(lab.key("lobby", index))
+    lab.redis.set(lab.key("lobby", index), "of others")
+    for dry_run in (True, False):
+        report = clean_clients(lab.redis, dry_run=dry_run)
+        assert (report.clients, report.error, report.completed) == (0, f"channel 'lobby': {WRONG}", False)
 
 
 def test_a_lease_of_another_type_is_one_shards_error(lab: Lab) -> None:

@@ -28,38 +28,50 @@ local function forget(channel, seen, read, gone, oldest_ms)
   oldest[#oldest + 1] = channel
 end
 
--- All clients go.
-local function desert(channel, seen, read, gone)
-  local positions = redis.call('HLEN', read) -- also those whose `seen` was lost
-  clients, orphans = clients + math.min(#gone, positions), orphans + math.max(0, positions - #gone)
+-- All clients go, also those whose `seen` was lost.
+local function desert(channel, seen, read, gone, positions)
+  local known = #gone > 0 and redis.call('HDEL', read, unpack(gone)) or 0
+  clients, orphans = clients + known, orphans + positions - known
   deserted[#deserted + 1] = channel
   unlinked[#unlinked + 1] = seen
   unlinked[#unlinked + 1] = read
-  return positions > 0 or #gone > 0
 end
 
-local function clean(place, updated_ms, polled_ms, last)
+local function clean(place, updated_ms, polled_ms, last, damage)
   local channel, log, seen, read = names[place], unpack(KEYS, 3 * place + 3, 3 * place + 5)
   local gone, oldest_ms = expired(seen, timeout, budget - clients)
   if oldest_ms then
     forget(channel, seen, read, gone, oldest_ms)
     return gone
   end
-  local traces = desert(channel, seen, read, gone) or polled_ms
+  local positions = redis.call('HLEN', read)
   if not updated_ms and redis.call('EXISTS', log) == 0 then -- the channel itself went before its last client
-    fold(channel, last_id(last, traces, floor))
+    if damage then error(damage, 0) end
+    fold(channel, last_id(last, positions > 0 or #gone > 0 or polled_ms, floor))
   end
+  desert(channel, seen, read, gone, positions)
   return gone
 end
 
-attempt_all(#names, function()
-  local updated_ms, polled_ms = redis.call('ZMSCORE', updated, unpack(names)), redis.call('ZMSCORE', polled, unpack(names))
-  local bases = redis.call('HMGET', trimmed, unpack(names))
+-- What an index has of all names; or nothing and the error, which concerns only the channels that need it.
+local function ask(command, key)
+  local done, reply = pcall(redis.call, command, key, unpack(names))
+  return done and reply or {}, not done and reply
+end
+
+local done = attempt_all(#names, function()
+  confirm_numbers(meta, 'clients', 'floor')
+  local polled_ms = redis.call('ZMSCORE', polled, unpack(names))
+  local updated_ms, updated_error = ask('ZMSCORE', updated)
+  local bases, trimmed_error = ask('HMGET', trimmed)
   for place = 1, #names do
     if clients >= budget then break end
-    each[place] = attempt(place, clean, place, updated_ms[place], polled_ms[place], tonumber(bases[place])) or {}
+    each[place] = attempt(
+      place, clean, place, updated_ms[place], polled_ms[place], tonumber(bases[place]), updated_error or trimmed_error
+    ) or {}
   end
 end)
+if not done then return { { 0 }, {}, errors } end
 
 if #oldest > 0 then redis.call('ZADD', polled, unpack(oldest)) end
 if #deserted > 0 then

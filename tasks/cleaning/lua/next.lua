@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Name the next candidates of a sweep in a shard, and give back the lease where there are none.
+-- Name the next candidates of a sweep in a shard, and give back the lease where nothing is due.
 -- In front stand lease.lua, and by_age.lua or by_size.lua.
 --
 -- KEYS  lease, meta      of this sweep in this shard; of the shard
@@ -15,6 +15,6 @@ local limit, offset, batch, mark = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumbe
 correct_times(index)
 local due, overdue_ms = count_due(index, limit)
 local names = page(index, offset, math.min(offset + batch, due) - 1)
-if #names == 0 then redis.call('DEL', lease) end
+if due == 0 then redis.call('DEL', lease) end -- else a removal that is repeated may still need it
 if due == 0 and mark ~= '' then redis.call('HSET', meta, mark, now_ms) end
 return { due, overdue_ms, unpack(names) }

@@ -18,15 +18,18 @@ local gone, unlinked = {}, {}
 
 local function plan(place, size, known_base, known_size, connected)
   local channel, handed = names[place], tonumber(ARGV[3 + #logs + place])
-  local base = known_base or above_all(floor)
+  local base, stored = known_base or above_all(floor), math.max(size, known_size or 0)
   if handed and handed < base + size then -- more is stored than was handed over: the rest stays due
     local drop = math.max(handed - base, 0)
-    if drop > 0 then plan_drop(channel, logs[place], base, size, drop) end
+    if drop > 0 then
+      plan_drop(channel, logs[place], base, size, drop)
+      set_size(channel, stored - drop) -- what was lost of the log is still counted: its ids were given
+    end
     if not known_base then set_base(channel, base) end
     messages, removed = messages + drop, removed + drop
     return
   end
-  local stored, traceless = math.max(size, known_size or 0), size == 0 and not known_size
+  local traceless = size == 0 and not known_size
   if traceless then base = above_all(base) end -- log and size were lost
   if traceless or stored > (handed and size or 0) then unkept = math.max(unkept, base + stored) end
   if connected then
@@ -39,6 +42,7 @@ local function plan(place, size, known_base, known_size, connected)
 end
 
 local done = attempt_all(#names, function()
+  confirm_shard(meta, trimmed, sizes, heads, polled)
   local idle = idle_sizes(updated, names, logs, timeout)
   local bases, known_sizes = redis.call('HMGET', trimmed, unpack(names)), redis.call('ZMSCORE', sizes, unpack(names))
   local connected = redis.call('ZMSCORE', polled, unpack(names))
@@ -60,8 +64,9 @@ if #gone > 0 then
   redis.call('UNLINK', unpack(unlinked))
   redis.call('HSET', meta, 'unkept', unkept)
   if redis.call('EXISTS', sizes) == 0 then -- an empty shard: the account is right again
-    local account = redis.call('HMGET', meta, 'sent', 'removed', 'restored')
-    redis.call('HSET', meta, 'adjusted', (account[2] or 0) - (account[3] or 0) - (account[1] or 0))
+    local account = redis.call('HMGET', meta, 'removed', 'restored', 'sent')
+    for i = 1, 3 do account[i] = tonumber(account[i] or 0) or 0 end
+    redis.call('HSET', meta, 'adjusted', account[1] - account[2] - account[3])
   end
 end
 return { { #gone, messages }, each, errors }

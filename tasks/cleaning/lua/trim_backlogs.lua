@@ -32,12 +32,14 @@ local function plan(place, known_base, known_size)
   drop = math.min(drop, budget - messages)
   local gone = math.max((known_size or 0) - size, 0)
   plan_drop(channel, log, base + gone, size, drop)
+  set_size(channel, size - drop)
   if size == drop and gone + (handed and 0 or drop) > 0 then unkept = math.max(unkept, base + drop + gone) end
   messages, lost = messages + drop, lost + gone
   return drop
 end
 
 local done = attempt_all(#names, function()
+  confirm_shard(meta, trimmed, sizes, heads)
   local bases, known_sizes = redis.call('HMGET', trimmed, unpack(names)), redis.call('ZMSCORE', sizes, unpack(names))
   for place = 1, #names do
     if messages >= budget then break end

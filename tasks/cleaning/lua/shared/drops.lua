@@ -3,7 +3,8 @@
 -- Needs    time.lua
 -- Defines  headless                        channels that have no message left
 --          set_base(channel, base)         the id before the first message of a channel
---          plan_drop(channel, log, base, size, count)   drop the oldest `count` of `size` messages
+--          set_size(channel, size)         its messages stored
+--          plan_drop(channel, log, base, size, count)   drop the oldest `count` of `size` messages, but for `sizes`
 --          write_drops(heads, trimmed, sizes)           do all that
 local headless = {}
 local oldest, bases, lengths, trims = {}, {}, {}, {} -- for ZADD heads, HSET trimmed, ZADD sizes, and LTRIM of each log
@@ -11,6 +12,11 @@ local oldest, bases, lengths, trims = {}, {}, {}, {} -- for ZADD heads, HSET tri
 local function set_base(channel, base)
   bases[#bases + 1] = channel
   bases[#bases + 1] = base
+end
+
+local function set_size(channel, size)
+  lengths[#lengths + 1] = size
+  lengths[#lengths + 1] = channel
 end
 
 local function plan_drop(channel, log, base, size, count)
@@ -21,12 +27,9 @@ local function plan_drop(channel, log, base, size, count)
     headless[#headless + 1] = channel
   end
   set_base(channel, base + count)
-  lengths[#lengths + 1] = size - count
-  lengths[#lengths + 1] = channel
   if count > 0 then trims[log] = count end
 end
 
--- `heads` comes first: the other keys have been read, so it alone may turn out to be of another type.
 local function write_drops(heads, trimmed, sizes)
   if #oldest > 0 then redis.call('ZADD', heads, unpack(oldest)) end
   if #headless > 0 then redis.call('ZREM', heads, unpack(headless)) end
