@@ -14,7 +14,7 @@ from rich.text import Text
 
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
 from tasks.cleaning import SWEEPS
-from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, exit_codes, write
+from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, console, exit_codes, write
 from tasks.commands.remote import run_in_worker
 from tasks.periodic import chat_redis, run_sweep
 from tasks.stats.figures import read_stats
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["clean"]
 
 SEVERITY = (DONE, RUNNING, INCOMPLETE)
+WIDTH = 79  # columns of a row
 ASK_ABOVE = 0.5  # of all channels or messages
 
 
@@ -89,7 +90,7 @@ def _show(report: Report, *, as_json: bool, first: bool) -> None:
         if as_json:
             print(json.dumps(dataclasses.asdict(report)), flush=True)
         else:
-            write(_table(report, head=first), *_notes(report))
+            write(_row(report, head=first), *_notes(report))
     except BrokenPipeError:  # `... | head -1`: the sweeps that follow still run
         drop_output()
     except OSError as error:
@@ -98,8 +99,10 @@ def _show(report: Report, *, as_json: bool, first: bool) -> None:
         raise OutputError(message) from error
 
 
-def _table(report: Report, *, head: bool) -> Table:
-    """Return a report as a row: what was or would be removed, and what is still due."""
+def _row(report: Report, *, head: bool) -> Table | Text:
+    """Return what was or would be removed, and what is still due; a sentence where the terminal is too narrow."""
+    if console(sys.stdout).width < WIDTH:
+        return Text(str(dataclasses.replace(report, error="")))
     cells = {
         "channels": f"{report.channels:,}",
         "messages": f"{report.messages:,}",
@@ -108,7 +111,7 @@ def _table(report: Report, *, head: bool) -> Table:
         "overdue": age(report.overdue) if report.overdue else "-",
         "took": f"{report.seconds:.2f} s",
     }
-    rows = Table(box=None, show_header=head, pad_edge=False, padding=(0, 1, 0, 0))  # 79 columns
+    rows = Table(box=None, show_header=head, pad_edge=False, padding=(0, 1, 0, 0))
     rows.add_column("sweep", min_width=14, no_wrap=True)
     rows.add_column("outcome", min_width=10)
     for name in cells:

@@ -23,9 +23,10 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Table
 
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "INCOMPLETE", "RUNNING", "Bar", "console", "exit_codes", "write"]
+__all__ = ["BAD_INPUT", "DONE", "FAILED", "INCOMPLETE", "RUNNING", "Bar", "Fitting", "console", "exit_codes", "write"]
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNLIMITED = 10_000  # columns where no terminal ends the line
@@ -77,6 +78,19 @@ def write(*parts: RenderableType) -> None:
     with out.capture() as rendered:
         out.print(*parts, sep="\n")
     print(rendered.get(), end="", flush=True)
+
+
+class Fitting:
+    """The first of some tables that fits into the width of the terminal, or the last."""
+
+    def __init__(self, *tables: Table) -> None:
+        self._tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield one table."""
+        anywhere = options.update(max_width=UNLIMITED)
+        fit = (one for one in self._tables if console.measure(one, options=anywhere).maximum <= options.max_width)
+        yield next(fit, self._tables[-1])
 
 
 class Bar:

@@ -255,6 +255,15 @@ def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab
     assert lab.redis.llen(lab.key("a", "log:")) == 0
 
 
+def test_on_a_narrow_terminal_a_report_is_a_sentence(server: Server, lab: Lab) -> None:
+    lab.send_all("a", 3)
+    for columns, shown in (("78", "clean_backlog: would remove 1 messages in "), ("79", "clean_backlog  would go ")):
+        terminal = Terminal(server, "backlog", "--backlog", "2", "--now", "--dry-run", COLUMNS=columns)
+        terminal.until(shown)
+        assert terminal.end() == 0
+        assert "1 message of a" in terminal.seen
+
+
 def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) -> None:
     lab.fill("a", 10_050)
     terminal = Terminal(server, "backlog", "--now", "--yes")
