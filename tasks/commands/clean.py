@@ -12,6 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from rich.table import Table
 from rich.text import Text
 
+from chat import InvalidArgumentError
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
 from tasks.cleaning import SWEEPS
 from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, console, exit_codes, write
@@ -39,6 +40,7 @@ def clean(
     given |= {"dry_run": True} if dry_run else {}
     code = DONE
     with exit_codes("clean"):
+        _confirm_shards(given.get("shards", ()))
         try:
             _preview(sweeps, given, ask=sys.stdin.isatty() and not (yes or dry_run))
             for number, sweep in enumerate(sweeps):
@@ -49,9 +51,26 @@ def clean(
                         report = run_in_worker(app, sweep, given, bar)
                 _show(report, as_json=as_json, first=not number)
                 code = max(code, _code_of(report), key=SEVERITY.index)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(_name_option(str(error), given)) from error
         except OutOfMemoryError as error:
             raise click.ClickException(_out_of_memory(error, now=now)) from error
     sys.exit(code)
+
+
+def _confirm_shards(shards: tuple[int, ...]) -> None:
+    """Refuse a ``--shard`` that the chat does not have."""
+    highest = chat_redis()[1].shards - 1
+    for shard in shards:
+        if not 0 <= shard <= highest:
+            message = f"--shard is {shard}, must be a whole number from 0 to {highest}"
+            raise InvalidArgumentError(message)
+
+
+def _name_option(message: str, overrides: dict[str, Any]) -> str:
+    """Return the message about an override with the name of its option."""
+    name = message.partition(" ")[0]
+    return message.replace(name, f"--{name.replace('_', '-')}", 1) if name in overrides else message
 
 
 def _preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
@@ -77,7 +96,9 @@ def _preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None
             for report in reports
             if report.channels or report.messages
         ]
-        click.confirm("\n".join([*lines, "Go on?"]), abort=True, err=True)
+        if not click.confirm("\n".join([*lines, "Go on?"]), err=True):
+            message = "not confirmed, nothing was removed"
+            raise click.ClickException(message)
 
 
 def _show(report: Report, *, as_json: bool, first: bool) -> None:

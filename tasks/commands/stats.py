@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chat import InvalidArgumentError
 from chat.screen import age, confirm_pause, printable, size
 from chat.store.connect import connect
 from chat.store.urls import redact_url
@@ -52,12 +53,16 @@ class Reading:
     queue: Queue | str
 
 
-def stats(*, watch: bool, every: float, shards: bool, as_json: bool) -> None:
+def stats(*, watch: bool, every: float | None, shards: bool, as_json: bool) -> None:
     """Print the state of the chat once, or until Ctrl-C."""
     with exit_codes("stats"):
         settings = Settings.from_env()
         read = _reader(settings)
+        if every is not None and not watch:
+            message = "--every is given without --watch, must be given with it"
+            raise InvalidArgumentError(message)
         if watch:
+            every = 2.0 if every is None else every
             confirm_pause(every)
             with suppress(KeyboardInterrupt):
                 _follow(read, redact_url(settings.redis_url), every=every, shards=shards, as_json=as_json)
