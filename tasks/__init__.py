@@ -7,6 +7,7 @@ Its settings are in ``celeryconfig``, loaded when first needed; importing this p
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,4 +51,10 @@ def _refuse_foreign_config(**_: Any) -> None:
         raise SystemExit(message)
 
 
-app.on_after_configure.connect(_refuse_foreign_config)
+def _load_tasks(**_: Any) -> None:
+    """Load the tasks with the configuration, so that ``celery result`` knows the class of their errors."""
+    import_module(f"{__name__}.periodic")
+
+
+for begin in (_refuse_foreign_config, _load_tasks):
+    app.on_after_configure.connect(begin)

@@ -76,8 +76,8 @@ class HandOver:
     def announce(self, names: list[bytes], of_names: Sequence[Any]) -> None:
         """Call the hook for what was removed.
 
-        A removal must be announced before the time is over, so a slow hook gets one channel at a time, and a quick one
-        soon a whole batch.
+        A batch is announced before the next one is removed, so a slow hook gets batches of one channel, and a quick
+        one soon full ones.
 
         Args:
             names: names of the channels.

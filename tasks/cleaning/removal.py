@@ -27,11 +27,11 @@ class Removal:
     Args:
         run: the run, which takes the lease.
         calls: the calls of the rule in the shard.
-        others: the archive, which gets messages first, and the hook, which is told what was removed.
+        destinations: the archive, which gets messages first, and the hook, which is told what was removed.
     """
 
-    def __init__(self, run: Run, calls: Calls, others: HandOver) -> None:
-        self._run, self._calls, self._others = run, calls, others
+    def __init__(self, run: Run, calls: Calls, destinations: HandOver) -> None:
+        self._run, self._calls, self._destinations = run, calls, destinations
         self._offset = 0  # channels that cannot be cleaned stay at the head of the index: they are passed over
 
     def run(self) -> None:
@@ -62,7 +62,7 @@ class Removal:
             tally.refuse_places(ready, errors)
             tally.add(names, self._calls.rule.counted(counts))
             tally.watch(names, fruitful=any(counts))
-            self._others.announce(ready, of_names)
+            self._destinations.announce(ready, of_names)
             raise_first([batch])
             self._run.tell()
         if batch:
@@ -82,13 +82,13 @@ class Removal:
         A shard that nobody checked has no epoch yet: it is made here, and read before the messages.
         """
         reading = self._calls.rule.read
-        if not (self._others.archive and reading):
+        if not (self._destinations.archive and reading):
             return {}
         meta = self._calls.keys.of_shard(self._calls.shard, "meta")
         making = Call(EPOCH, meta, (secrets.token_hex(6),))
         epoch, (slices, errors) = self._ask(making, self._calls.look(reading, names))
         self._run.tally.refuse_places(names, errors)
-        return self._others.keep(names, slices, epoch=str(epoch, "ascii"), run=self._run.lease.owner)
+        return self._destinations.keep(names, slices, epoch=str(epoch, "ascii"), run=self._run.lease.owner)
 
     def _remove(self, names: list[bytes], ids: list[int]) -> tuple[Any, Any]:
         """Remove a batch and name the next; an error of the latter is returned, as the batch is gone all the same."""

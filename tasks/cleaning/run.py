@@ -110,8 +110,8 @@ class Run:
         return time.monotonic() - self._started
 
     def _remove(self) -> Report:
-        others = HandOver(self._settings, self._rules, self, self._ends)
-        return self._apply(lambda calls: Removal(self, calls, others).run())
+        destinations = HandOver(self._settings, self._rules, self, self._ends)
+        return self._apply(lambda calls: Removal(self, calls, destinations).run())
 
     def _apply(self, clean: Callable[[Calls], object]) -> Report:
         confirm_shards(self.client, self._keys, create=False)

@@ -50,7 +50,7 @@ def readers(chat: Any) -> list[Any]:
     """Return what reads wake-ups: threads, or tasks of the chat's event loop."""
     if isinstance(chat, Blocking):
         return [task for task in asyncio.all_tasks(chat._loop) if task.get_name() == "chat-wake-ups"]
-    threads = [subscription._reader for subscription in chat.waiting.transport._wake_ups._subscriptions.values()]
+    threads = [subscription._reader for subscription in chat._transport._wake_ups._subscriptions.values()]
     return [thread for thread in threads if thread and thread.is_alive()]
 
 
@@ -134,7 +134,7 @@ def test_a_wait_that_began_before_the_closing_starts_no_reader_after_it(server: 
     async def late() -> list[Any]:
         chat = AsyncChat.from_url(server.url)
         await chat.check_messages("bob", "lobby", wait=0.1)
-        subscription = await chat.waiting.transport._wake_ups.subscription(b"any")
+        subscription = await chat._transport._wake_ups.subscription(b"any")
         await chat.aclose()
         with pytest.raises(ChatClosedError), subscription.ticket(b"any"):
             pass

@@ -110,7 +110,7 @@ def test_slots_move_while_traffic_runs(cluster: Cluster, traffic: Traffic) -> No
 
     traffic.add(send)
     traffic.add(read)
-    traffic.add(lambda chat: clean_backlog(chat.waiting.transport.client, settings=SETTINGS))
+    traffic.add(lambda chat: clean_backlog(chat._transport.client, settings=SETTINGS))
     moved = 0
     for channel in ROOMS[:8]:
         slot = slot_of(cluster, channel)
@@ -222,8 +222,8 @@ def test_the_daemon_cleans_a_cluster_with_its_broker_elsewhere(cluster: Cluster,
         works(lab)
         lab.send("tea", "kept")
         assert run("-m", "chat", "check", "bob", "tea", **environment).stdout.endswith("  kept\n")
-        assert "channels 1, messages 1" in run("-m", "chat", "stats", **environment).stdout
-        eventually(lambda: "0 taken" in run("-m", "chat", "stats", **environment).stdout)
+        assert "channels 1, messages 1" in run("-m", "celery", "-A", "tasks", "stats", **environment).stdout
+        eventually(lambda: "0 taken" in run("-m", "celery", "-A", "tasks", "stats", **environment).stdout)
         done = run("-m", "celery", "-A", "tasks", "clean", "all", **environment)
         assert (done.returncode, done.stderr) == (0, "")
         cluster.kill(cluster.owner(slot_of(cluster, "canary")))

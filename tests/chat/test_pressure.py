@@ -93,9 +93,9 @@ def test_waits_of_tasks_end_in_time_whatever_the_server_does(engine: str, how: s
             server.process.send_signal(how)  # type: ignore[union-attr]
             async with asyncio.timeout(6):  # the wait, its grace period, and what a busy machine takes
                 ended = await asyncio.gather(*waits, return_exceptions=True)
-            if left := set(chat.waiting.transport._checks._ending):
+            if left := set(chat._transport._checks._ending):
                 await asyncio.wait(left, timeout=4)  # less than one time-out of a reply
-            assert not chat.waiting.transport._checks._ending
+            assert not chat._transport._checks._ending
             return ended
 
     server = Server(engine, tmp_path).start()
@@ -206,7 +206,7 @@ def test_a_child_of_a_fork_does_not_wait_for_calls_of_its_parent(server: Server)
         "Redis(port=int(sys.argv[1])).client_pause(1000)\n"
         "threads = [threading.Thread(target=chat.send_message, args=('lobby', 'hi'), daemon=True) for _ in range(3)]\n"
         "[thread.start() for thread in threads]\n"
-        "while chat.waiting.transport._gate._free: pass\n"
+        "while chat._transport._gate._free: pass\n"
         "if not os.fork():\n"
         "    chat.send_message('lobby', 'from the child')\n"
         "    chat.check_messages('ann', 'lobby', wait=0.1)\n"

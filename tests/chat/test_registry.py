@@ -125,7 +125,7 @@ def test_a_process_without_threads_left_waits_again_when_it_has_some(
             with pytest.raises(RuntimeError):
                 chat.check_messages("bob", "lobby", wait=1)
         waiter = Waiter(lambda: chat.check_messages("bob", "lobby", wait=9))
-        (subscription,) = chat.waiting.transport._wake_ups._subscriptions.values()
+        (subscription,) = chat._transport._wake_ups._subscriptions.values()
         eventually(lambda: subscription._connection)
         chat.send_message("lobby", "hi")
         assert [message.body for message in waiter.result()] == ["hi"]

@@ -71,7 +71,7 @@ def test_chat_broker_and_results_outlive_two_failovers(sentinels: Sentinels, tmp
 def test_the_commands_take_the_url(sentinels: Sentinels) -> None:
     assert run("-m", "chat", "send", "tea", "hi", REDIS_URL=sentinels.url).stdout == "1\n"
     assert run("-m", "chat", "check", "bob", "tea", REDIS_URL=sentinels.url).stdout.endswith("  hi\n")
-    assert "0 waiting, 0 taken" in run("-m", "chat", "stats", REDIS_URL=sentinels.url).stdout
+    assert "0 waiting, 0 taken" in run("-m", "celery", "-A", "tasks", "stats", REDIS_URL=sentinels.url).stdout
     other = sentinels.url.replace("/chat/", "/unknown/")
     done = run("-m", "chat", "send", "tea", "hi", REDIS_URL=other)
     assert done.returncode == 3

@@ -175,7 +175,7 @@ def test_a_connection_that_redis_py_made_anew_is_subscribed_again(
     def cut_off(names: registry.Registry, reply: Any) -> None:
         heard(names, reply)
         if not cut:  # between two replies, as another thread may
-            (subscription,) = chat.waiting.transport._wake_ups._subscriptions.values()
+            (subscription,) = chat._transport._wake_ups._subscriptions.values()
             cut.append(subscription._connection)
             subscription._connection.disconnect()
 
@@ -196,7 +196,7 @@ def test_a_connection_that_another_task_closed_is_made_anew(server: Server, monk
     def cut_off(names: registry.Registry, reply: Any) -> None:
         heard(names, reply)
         if not cut:
-            (subscription,) = chat.waiting.transport._wake_ups._subscriptions.values()
+            (subscription,) = chat._transport._wake_ups._subscriptions.values()
             cut.append(subscription._connection)
             cut[0]._writer.close()
             cut[0]._reader = cut[0]._writer = None

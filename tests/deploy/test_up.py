@@ -177,7 +177,7 @@ def test_data_in_another_number_of_shards_is_one_line(up: Up, tmp_path: Path) ->
 def test_functions_for_archive_and_hook_are_found_where_the_worker_finds_them(up: Up) -> None:
     (up.folder / "mine.py").write_text("import os\nos.environ['WHERE']\ndef keep(channel, messages): pass\n")
     (up.folder / ".env").write_text("CHAT_ARCHIVE=mine:keep\nCHAT_ON_EXPIRE=mine:keep\nWHERE=here\n")
-    up.start(PYTHONPATH=str(ROOT))  # not by that path
+    up.start()
     eventually(up.is_running, 60)
     assert up.stop(signal.SIGTERM) == 143
 
@@ -330,7 +330,7 @@ def test_the_commands_it_shows_work_in_another_terminal(up: Up) -> None:
     done = subprocess.run(
         ["/bin/sh", "-ec", commands],
         cwd="/",
-        env={"PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(up.folder)},
         capture_output=True,
         text=True,
         check=False,
