@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
-from chat._errors import ChatError, InvalidArgumentError, SettingsError
+from chat._errors import ChatError, InvalidArgumentError, SettingsError, ShardsMismatchError
 from chat.screen import OutputError, confirm_pause, counted, drop_output, open_output, printable, say, unwritable
 from chat.settings import Settings, unknown_names
 from chat.store.arguments import MOST, at_least
@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failure(error: Exception) -> tuple[int, str]:
     """Return the exit code of an error, and the line that describes it."""
     if isinstance(error, click.UsageError):
-        return BAD_INPUT, f"{error.format_message()} See chat --help."
-    if isinstance(error, SettingsError | InvalidArgumentError):
+        text = error.format_message()
+        return BAD_INPUT, f"{text}{'' if text.endswith(('.', '?')) else '.'} See chat --help."
+    if isinstance(error, SettingsError | ShardsMismatchError | InvalidArgumentError):
         return BAD_INPUT, str(error)
     if isinstance(error, UNREACHABLE_ERRORS):
         return UNREACHABLE, describe_outage(error, Settings.from_env().redis_url)
@@ -122,6 +123,7 @@ def check(client: str, channel: str, limit: int | None, history: int, *, as_json
     """Print what a client has not read yet, and count it as read."""
     if limit is not None:
         limit = at_least(1, "--limit", limit, "; leave it out for all", most=MOST)
+    history = at_least(0, "--history", history, most=MOST)
     found = _open().check_messages(client, channel, limit=limit, history=history)
     if as_json:
         print(json.dumps(dataclasses.asdict(found), default=lambda moment: moment.isoformat()))
@@ -139,6 +141,7 @@ def check(client: str, channel: str, limit: int | None, history: int, *, as_json
 def watch(client: str, channel: str, every: float, history: int) -> None:
     """Check again and again until Ctrl-C."""
     confirm_pause(every)
+    history = at_least(0, "--history", history, most=MOST)
     with suppress(KeyboardInterrupt):
         room = _open()
         found = room.check_messages(client, channel, history=history)
@@ -175,6 +178,8 @@ def _outlive_outage(check: Callable[[], Check], pause: float) -> Check:
 def history(channel: str, limit: int, before: int | None) -> None:
     """Print the latest messages; no client counts as having read them."""
     limit = at_least(1, "--limit", limit, most=MOST)
+    if before is not None:
+        before = at_least(1, "--before", before)
     _print_lines(map(_line, _open().read_history(channel, limit=limit, before=before)), "no messages")
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from chat import SettingsError
-from chat.screen import size
-from tasks.settings import Settings
+try:
+    from chat import SettingsError
+    from chat.screen import size
+    from tasks.settings import Settings
+except ImportError as error:
+    sys.exit(f"sizing.py: {error}: run ./deploy/up once, then .venv/bin/python deploy/sizing.py ...")
 
 # Memory, in bytes. A log is a listpack up to 8 kB and a list of them beyond, which costs the same within a few percent.
 ENTRY = 17  # of a message beside its body: 13 digits and a colon, the listpack's 3
@@ -34,7 +36,6 @@ WORKER_CLEANS = 80_000  # channels a second that one worker process handles, of 
 # Network, in bytes, beside names and bodies: nine or seven keys with the prefix "chat" are most of a call.
 SEND_IN, SEND_OUT, CHECK_IN, CHECK_OUT = 330, 28, 282, 63
 READ_OUT, SEND_NAMES, CHECK_NAMES = 22, 2, 5  # of each message that a check returns, copies of a name in a call
-# What is left free.
 SPARE = 1.25  # maxmemory above the bare sum: growth, uneven shards, Celery's keys
 BESIDE = 1.5  # a machine's memory above maxmemory: pages copied while a snapshot is written, fragmentation, replicas
 BUSY = 0.5  # of one core that commands may take on a node, of its interval that a sweep may, of its time a worker
@@ -45,7 +46,6 @@ LONGEST_RUN = 30  # seconds, of one task; it stops at 40
 # first client, beside names and states; of a client's state where there are too many for a listpack; of a recent send.
 ENGINES = {"redis": (569, 288, 177, 72), "valkey": (319, 222, 119, 45)}
 SWEEPS = ("clean_channels", "clean_backlog", "clean_clients")
-FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def size_up(load: Namespace, settings: Settings) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def warnings(load: Namespace, settings: Settings, found: dict[str, Any]) -> list
 
 def number(given: str) -> float:
     """Return a number such as ``250``, ``1.5k`` or ``100M``."""
-    value = float(given.rstrip("kMG")) * FACTORS.get(given[-1:], 1)
+    value = float(given.rstrip("kMG")) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(given[-1:], 1)
     if 0 <= value <= 1e12:  # noqa: PLR2004  of anything that is asked for
         return value
     raise ValueError

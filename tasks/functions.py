@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -28,6 +31,7 @@ def function_at(name: str, where: str) -> Callable[..., Any]:
         SettingsError: there is no such function.
     """
     module, _, attribute = where.partition(":")
+    _add_working_folder()
     handlers = _signal_handlers()
     try:
         found = getattr(import_module(module), attribute)
@@ -51,6 +55,13 @@ def function_at(name: str, where: str) -> Callable[..., Any]:
             raise FunctionExitError(described(error)) from error
 
     return call
+
+
+def _add_working_folder() -> None:
+    """Let modules of the working folder be imported, as last: the installed ``celery`` does not look there."""
+    with suppress(OSError):  # it was deleted
+        if (folder := str(Path.cwd())) not in sys.path:
+            sys.path.append(folder)
 
 
 def hook_at(where: str) -> Hook | None:

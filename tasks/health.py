@@ -6,8 +6,10 @@ process during an outage of Redis.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,15 @@ def _begin(sender: str, **_: Any) -> None:
     """Show from now on that this process, the node `sender`, lives."""
     global _file  # noqa: PLW0603  one process is one node
     _file = os.getpid(), heartbeat_file(sender)
+    atexit.register(_end)
     touch()
+
+
+def _end() -> None:
+    """Remove the file, so that the process is not taken for alive once it has ended."""
+    if _file and _file[0] == os.getpid():
+        with suppress(OSError):
+            _file[1].unlink(missing_ok=True)
 
 
 def touch() -> None:

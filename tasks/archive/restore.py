@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from chat.store.nodes import Client
 
-__all__ = ["restore"]
+__all__ = ["NothingSentError", "restore"]
+
+
+class NothingSentError(InvalidArgumentError):
+    """Raised when an archive has no messages of the days that were asked for."""
 
 
 def restore(
@@ -69,7 +73,7 @@ def restore(
         raise InvalidArgumentError(message)
     if days and not found:
         message = f"no archive in {folder} of these days, must be days on which archived messages were sent"
-        raise InvalidArgumentError(message)
+        raise NothingSentError(message)
     return found
 
 

@@ -31,7 +31,8 @@ def _epilog(exit_codes: str, *examples: str) -> str:
 @click.group(
     "clean",
     epilog=_epilog(
-        "0 done, 1 failed, 2 bad input, 3 something due is left, 4 already running",
+        "0 done, 1 failed or not confirmed, 2 bad input or setting, 3 something due is left, 4 already running, "
+        "130 interrupted with Ctrl-C (a sweep in a worker goes on)",
         "clean all --dry-run",
         "clean all",
         "clean backlog --backlog 10 --dry-run",
@@ -39,7 +40,7 @@ def _epilog(exit_codes: str, *examples: str) -> str:
     ),
 )
 def clean_command() -> None:
-    """Run a sweep by hand: first see what it would remove, then run it."""
+    """pollchat: run a sweep by hand; first see what it would remove, then run it."""
 
 
 def _clean(sweeps: list[str], **options: Any) -> None:
@@ -79,15 +80,18 @@ _add_sweep("all", "Run all three with their settings.", ["clean_backlog", "clean
 @click.command(
     "stats",
     epilog=_epilog(
-        "0 done, 1 failed, 2 bad input, 130 interrupted with Ctrl-C", "stats", "stats --watch", "stats --json --shards"
+        "0 done, 1 failed, 2 bad input or setting, 130 interrupted with Ctrl-C; 0 for --watch, which ends this way",
+        "stats",
+        "stats --watch",
+        "stats --json --shards",
     ),
 )
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
-@click.option("--every", default=2.0, metavar="SECONDS", help="Pause between two refreshes (2).")
+@click.option("--every", type=float, metavar="SECONDS", help="With --watch: pause between two refreshes (2).")
 @click.option("--shards", is_flag=True, help="Add a line for each shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def stats_command(**options: Any) -> None:
-    """Print whether cleaning keeps up, and what is in the chat."""
+    """pollchat: print whether cleaning keeps up, and what is in the chat."""
     from tasks.commands.stats import stats
 
     stats(**options)
@@ -96,7 +100,7 @@ def stats_command(**options: Any) -> None:
 @click.command(
     "restore",
     epilog=_epilog(
-        "0 done, 1 failed, 2 bad input, 3 some messages were not restored",
+        "0 done, 1 failed, 2 bad input or setting, 3 some messages were not restored, 130 interrupted with Ctrl-C",
         "restore /var/lib/pollchat --dry-run",
         "restore /var/lib/pollchat --channel lobby --since 2026-11-20",
     ),
@@ -108,7 +112,7 @@ def stats_command(**options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Change nothing; print what would be restored.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each channel.")
 def restore_command(**options: Any) -> None:
-    """Restore removed messages from ARCHIVE, the folder that CHAT_ARCHIVE named; it is only read."""
+    """pollchat: restore removed messages from ARCHIVE, the folder that CHAT_ARCHIVE named; it is only read."""
     from tasks.commands.restore import restore
 
     restore(**options)
@@ -116,13 +120,15 @@ def restore_command(**options: Any) -> None:
 
 @click.command(
     "health",
-    epilog=_epilog("0 alive, 1 not alive, 2 bad input", "health worker", "health worker -n w2@%h --ping"),
+    epilog=_epilog(
+        "0 alive, 1 not alive, 2 bad input or setting, or another app", "health worker", "health worker -n w2@%h --ping"
+    ),
 )
 @click.argument("what", type=click.Choice(["worker", "beat"]))
 @click.option("-n", "--hostname", help="The name that worker or beat was started with.")
 @click.option("--ping", is_flag=True, help="Also ask it through the broker: for readiness, never for liveness.")
 def health_command(**options: Any) -> None:
-    """Tell whether the worker or beat of this host is alive, by the age of its heartbeat file."""
+    """pollchat: tell whether the worker or beat of this host is alive, by the age of its heartbeat file."""
     from tasks.commands.health import health
 
     health(click.get_current_context().obj.app, **options)

@@ -12,9 +12,10 @@ from redis.exceptions import OutOfMemoryError
 from rich.table import Table
 from rich.text import Text
 
+from chat import InvalidArgumentError
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
 from tasks.cleaning import SWEEPS
-from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, exit_codes, write
+from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, console, exit_codes, write
 from tasks.commands.remote import run_in_worker
 from tasks.periodic import chat_redis, run_sweep
 from tasks.stats.figures import read_stats
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["clean"]
 
 SEVERITY = (DONE, RUNNING, INCOMPLETE)
+WIDTH = 79  # columns of a row
 ASK_ABOVE = 0.5  # of all channels or messages
 
 
@@ -38,6 +40,7 @@ def clean(
     given |= {"dry_run": True} if dry_run else {}
     code = DONE
     with exit_codes("clean"):
+        _confirm_shards(given.get("shards", ()))
         try:
             _preview(sweeps, given, ask=sys.stdin.isatty() and not (yes or dry_run))
             for number, sweep in enumerate(sweeps):
@@ -48,9 +51,26 @@ def clean(
                         report = run_in_worker(app, sweep, given, bar)
                 _show(report, as_json=as_json, first=not number)
                 code = max(code, _code_of(report), key=SEVERITY.index)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(_name_option(str(error), given)) from error
         except OutOfMemoryError as error:
             raise click.ClickException(_out_of_memory(error, now=now)) from error
     sys.exit(code)
+
+
+def _confirm_shards(shards: tuple[int, ...]) -> None:
+    """Refuse a ``--shard`` that the chat does not have."""
+    highest = chat_redis()[1].shards - 1
+    for shard in shards:
+        if not 0 <= shard <= highest:
+            message = f"--shard is {shard}, must be a whole number from 0 to {highest}"
+            raise InvalidArgumentError(message)
+
+
+def _name_option(message: str, overrides: dict[str, Any]) -> str:
+    """Return the message about an override with the name of its option."""
+    name = message.partition(" ")[0]
+    return message.replace(name, f"--{name.replace('_', '-')}", 1) if name in overrides else message
 
 
 def _preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None:
@@ -76,7 +96,9 @@ def _preview(sweeps: list[str], overrides: dict[str, Any], *, ask: bool) -> None
             for report in reports
             if report.channels or report.messages
         ]
-        click.confirm("\n".join([*lines, "Go on?"]), abort=True, err=True)
+        if not click.confirm("\n".join([*lines, "Go on?"]), err=True):
+            message = "not confirmed, nothing was removed"
+            raise click.ClickException(message)
 
 
 def _show(report: Report, *, as_json: bool, first: bool) -> None:
@@ -89,7 +111,7 @@ def _show(report: Report, *, as_json: bool, first: bool) -> None:
         if as_json:
             print(json.dumps(dataclasses.asdict(report)), flush=True)
         else:
-            write(_table(report, head=first), *_notes(report))
+            write(_row(report, head=first), *_notes(report))
     except BrokenPipeError:  # `... | head -1`: the sweeps that follow still run
         drop_output()
     except OSError as error:
@@ -98,8 +120,10 @@ def _show(report: Report, *, as_json: bool, first: bool) -> None:
         raise OutputError(message) from error
 
 
-def _table(report: Report, *, head: bool) -> Table:
-    """Return a report as a row: what was or would be removed, and what is still due."""
+def _row(report: Report, *, head: bool) -> Table | Text:
+    """Return what was or would be removed, and what is still due; a sentence where the terminal is too narrow."""
+    if console(sys.stdout).width < WIDTH:
+        return Text(str(dataclasses.replace(report, error="")))
     cells = {
         "channels": f"{report.channels:,}",
         "messages": f"{report.messages:,}",
@@ -108,7 +132,7 @@ def _table(report: Report, *, head: bool) -> Table:
         "overdue": age(report.overdue) if report.overdue else "-",
         "took": f"{report.seconds:.2f} s",
     }
-    rows = Table(box=None, show_header=head, pad_edge=False, padding=(0, 1, 0, 0))  # 79 columns
+    rows = Table(box=None, show_header=head, pad_edge=False, padding=(0, 1, 0, 0))
     rows.add_column("sweep", min_width=14, no_wrap=True)
     rows.add_column("outcome", min_width=10)
     for name in cells:

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TextIO
 
-from click import ClickException
+from click import Abort, ClickException, get_current_context
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from chat import ChatError, InvalidArgumentError, SettingsError
+from chat import ChatError, InvalidArgumentError, SettingsError, ShardsMismatchError
 from chat.screen import OutputError, age, drop_output, open_output, say, unwritable
 from chat.settings import unknown_names
 from chat.store.explain import describe_outage
@@ -23,9 +23,22 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Table
 
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "INCOMPLETE", "RUNNING", "Bar", "console", "exit_codes", "write"]
+__all__ = [
+    "BAD_INPUT",
+    "DONE",
+    "FAILED",
+    "INCOMPLETE",
+    "RUNNING",
+    "Bar",
+    "Fitting",
+    "celery_command",
+    "console",
+    "exit_codes",
+    "write",
+]
 
 DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNLIMITED = 10_000  # columns where no terminal ends the line
@@ -42,8 +55,8 @@ def exit_codes(command: str) -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:  # `... | head -1`
         drop_output()
-    except KeyboardInterrupt:
-        say("")
+    except (KeyboardInterrupt, Abort) as interrupt:  # Abort: at a question
+        say(f"\n{command}: {interrupt}" if str(interrupt) else "")
         sys.exit(INTERRUPTED)
     except (ClickException, OperationalError, OutputError, ChatError, RedisError, OSError) as error:
         code, line = _failure(error)
@@ -53,7 +66,7 @@ def exit_codes(command: str) -> Iterator[None]:
 
 def _failure(error: Exception) -> tuple[int, str]:
     """Return the exit code of an error, and the line that describes it."""
-    if isinstance(error, InvalidArgumentError | SettingsError):
+    if isinstance(error, InvalidArgumentError | SettingsError | ShardsMismatchError):
         return BAD_INPUT, str(error)
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return FAILED, describe_outage(error, Settings.from_env().redis_url)
@@ -62,6 +75,13 @@ def _failure(error: Exception) -> tuple[int, str]:
     if not isinstance(error, OSError):
         return FAILED, str(error)
     return (BAD_INPUT, str(error)) if error.filename or error.errno is None else (FAILED, unwritable(error))
+
+
+def celery_command() -> str:
+    """Return how `celery` was called, with its app."""
+    context = get_current_context(silent=True)
+    app = context and context.find_root().params.get("app")
+    return f"celery -A {app}" if isinstance(app, str) else "celery -A tasks"
 
 
 def console(stream: TextIO) -> Console:
@@ -77,6 +97,19 @@ def write(*parts: RenderableType) -> None:
     with out.capture() as rendered:
         out.print(*parts, sep="\n")
     print(rendered.get(), end="", flush=True)
+
+
+class Fitting:
+    """The first of some tables that fits into the width of the terminal, or the last."""
+
+    def __init__(self, *tables: Table) -> None:
+        self._tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield one table."""
+        anywhere = options.update(max_width=UNLIMITED)
+        fit = (one for one in self._tables if console.measure(one, options=anywhere).maximum <= options.max_width)
+        yield next(fit, self._tables[-1])
 
 
 class Bar:

@@ -11,8 +11,10 @@ from click import ClickException
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from chat import InvalidArgumentError
 from chat.screen import age
-from tasks.commands.console import exit_codes
+from tasks import app as own_app
+from tasks.commands.console import celery_command, exit_codes
 from tasks.health import heartbeat_file
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ def health(app: Celery, *, what: str, hostname: str | None, ping: bool) -> None:
     """Say that a node is alive, or exit with 1 and say what is wrong with it."""
     node = beat_nodename(hostname) if what == "beat" else host_format(default_nodename(hostname))
     with exit_codes("health"):
+        if app is not own_app:
+            message = f"only celery -A tasks writes heartbeats, for this app use {celery_command()} inspect ping"
+            raise InvalidArgumentError(message)
         if problem := _late(heartbeat_file(node)) or (ping and _unanswered(app, node)):
             raise ClickException(f"{node} {problem}")  # noqa: TRY003, EM102
         print(f"{node} is alive")

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import NotRegistered, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from click import ClickException
 from kombu.exceptions import OperationalError
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from chat import ChatError
 from tasks.cleaning import Report
+from tasks.commands.console import celery_command
 from tasks.periodic import chat_redis
 from tasks.stats.figures import read_stats
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerError", "run_in_worker"]
 
+PERIODIC = f"{__name__.partition('.commands')[0]}.periodic"  # the module of the tasks
 INSPECT_TIMEOUT = 1.0  # seconds that workers have to answer
 EXPIRES = 60  # seconds until a task that no worker had time for is discarded
 LONGEST = EXPIRES + 90  # seconds until a report is no longer expected; above the hard time limit
@@ -101,9 +103,10 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
     Raises:
         WorkerError: no worker answers, has time, or finishes the sweep.
         ChatError: the task's own error, such as an InvalidArgumentError.
+        KeyboardInterrupt: Ctrl-C was pressed; says that the sweep goes on.
     """
     if not answers(app):
-        message = "no worker answers: start one (celery -A tasks worker), or use --now to clean in this process"
+        message = f"no worker answers: start one ({celery_command()} worker), or use --now to clean in this process"
         raise WorkerError(message)
     state = TaskState(bar, before=_removed())
     sent = app.tasks[f"tasks.{sweep}"].apply_async(kwargs=overrides, expires=EXPIRES)
@@ -113,12 +116,16 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
         raise
     except TaskRevokedError as error:
         raise WorkerError(_revoked(str(error), state)) from None
-    except KeyboardInterrupt:
-        message = f"left alone, it goes on in the worker: celery -A tasks result {sent.id}"
+    except NotRegistered:
+        what = f'add include=["{PERIODIC}"] to it, or use --now'
+        message = f"the workers of this app do not have tasks.{sweep}: {what}"
         raise WorkerError(message) from None
+    except KeyboardInterrupt:
+        message = f"left alone, it goes on in the worker: {celery_command()} result {sent.id}"
+        raise KeyboardInterrupt(message) from None
     except Exception as error:  # whatever the task raised, or Celery when Redis went away
         what = f"{type(error).__name__}: {error}"
-        message = f"no report ({what}), {state.so_far()}: see the worker's log, and celery -A tasks result {sent.id}"
+        message = f"no report ({what}), {state.so_far()}: {_look(sent)}"
         raise WorkerError(message) from error
     finally:
         stop_waiting(sent)
@@ -145,8 +152,13 @@ def _follow(app: Celery, sent: AsyncResult, state: TaskState) -> dict[str, Any]:
             if time.monotonic() < end:
                 continue
             what = f"still running after {LONGEST} s, {state.so_far()}" if state.meta else "no worker took it"
-            message = f"no report: {what}; see the worker's log, and celery -A tasks result {sent.id}"
+            message = f"no report: {what}; {_look(sent)}"
             raise WorkerError(message) from None
+
+
+def _look(sent: AsyncResult) -> str:
+    """Return where to look for what became of a task."""
+    return f"see the worker's log, and {celery_command()} result {sent.id}"
 
 
 def stop_waiting(sent: AsyncResult) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from chat import InvalidArgumentError
 from chat.screen import counted, printable, say
 from chat.store.connect import connect
+from tasks.archive.restore import NothingSentError
 from tasks.archive.restore import restore as restore_archive
 from tasks.commands.console import DONE, INCOMPLETE, exit_codes
 from tasks.settings import Settings
@@ -30,10 +31,14 @@ def restore(
     """Restore an archive, print what became of each channel and exit with 3 where messages are left."""
     with exit_codes("restore"):
         settings = Settings.from_env()
-        if since is not None:
-            days = _days_since(since, days)
+        days = [str(_day("--day", day)) for day in days] if since is None else _days_since(since, days)
         client = connect(settings.redis_url)
-        found = restore_archive(client, Path(archive), days=days, dry_run=dry_run, settings=settings, **options)
+        try:
+            found = restore_archive(client, Path(archive), days=days, dry_run=dry_run, settings=settings, **options)
+        except NothingSentError:
+            when = f"on {', '.join(days)}" if since is None else f"on or after {since}"
+            message = f"nothing in {archive} was sent {when}"
+            raise InvalidArgumentError(message) from None
         code = INCOMPLETE if any(channel.left for channel in found) else DONE
         for channel in found:
             print(json.dumps(dataclasses.asdict(channel)) if as_json else _line(channel, dry_run=dry_run))
@@ -47,13 +52,17 @@ def _days_since(since: str, days: Collection[str]) -> list[str]:
     if days:
         message = "--since and --day are both given, must be one of them"
         raise InvalidArgumentError(message)
-    try:
-        first = date.fromisoformat(since)
-    except ValueError:
-        message = f"--since is {since!r}, must be a date such as 2026-11-24"
-        raise InvalidArgumentError(message) from None
+    first = _day("--since", since)
     count = (datetime.now(UTC).date() - first).days + 2
     return [str(first + timedelta(number)) for number in range(max(1, count))]  # no days would mean all of them
+
+
+def _day(option: str, given: str) -> date:
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        message = f"{option} is {given!r}, must be a date such as 2026-11-24"
+        raise InvalidArgumentError(message) from None
 
 
 def _line(channel: Restored, *, dry_run: bool) -> str:

@@ -18,10 +18,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chat import InvalidArgumentError
 from chat.screen import age, confirm_pause, printable, size
 from chat.store.connect import connect
 from chat.store.urls import redact_url
-from tasks.commands.console import console, exit_codes, write
+from tasks.commands.console import Fitting, console, exit_codes, write
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_fullest, read_memory, read_queue
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Reading", "screen", "stats", "verdict"]
 
-SHARD_COLUMNS = ("shard", "channels", "messages", "clients", "idle", "over_backlog", "too_old", "expired")
+# Of the tables, and of those for narrow terminals.
+SWEEP_COLUMNS = ("success", "took", "removed", "due", "overdue"), ("success", "due", "overdue")
+DUE = ("idle", "over_backlog", "too_old", "expired")
+SHARD_COLUMNS = ("shard", "channels", "messages", "clients", *DUE), ("shard", "channels", *DUE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,12 +53,16 @@ class Reading:
     queue: Queue | str
 
 
-def stats(*, watch: bool, every: float, shards: bool, as_json: bool) -> None:
+def stats(*, watch: bool, every: float | None, shards: bool, as_json: bool) -> None:
     """Print the state of the chat once, or until Ctrl-C."""
     with exit_codes("stats"):
         settings = Settings.from_env()
         read = _reader(settings)
+        if every is not None and not watch:
+            message = "--every is given without --watch, must be given with it"
+            raise InvalidArgumentError(message)
         if watch:
+            every = 2.0 if every is None else every
             confirm_pause(every)
             with suppress(KeyboardInterrupt):
                 _follow(read, redact_url(settings.redis_url), every=every, shards=shards, as_json=as_json)
@@ -134,10 +142,11 @@ def screen(reading: Reading, *, shards: bool = False) -> Group:
     ]
     notes = [f"  {name}: {printable(note)}" for name, sweep in found.sweeps.items() for note in _problems(sweep)]
     fullest = [f"{count:9,}  {printable(name)}" for name, count in reading.fullest]
-    parts: list[RenderableType] = [_headline(found), *map(_line, facts), _sweep_table(found.sweeps), *map(_line, notes)]
+    sweeps = Fitting(*(_sweep_table(found.sweeps, *columns) for columns in SWEEP_COLUMNS))
+    parts: list[RenderableType] = [_headline(found), *map(_line, facts), sweeps, *map(_line, notes)]
     parts += map(_line, ["", "fullest channels", *fullest] if fullest else [])
     if shards:
-        parts += [_line(""), _shard_table(found.shards)]
+        parts += [_line(""), Fitting(*(_shard_table(found.shards, *columns) for columns in SHARD_COLUMNS))]
     return Group(*parts)
 
 
@@ -157,9 +166,8 @@ def _headline(found: Stats) -> Text:
     if unfinished := [name for name, sweep in found.sweeps.items() if sweep.last.report.get("due")]:
         return _line(f"not finished: {', '.join(unfinished)}", "bold yellow")
     if by_cron := [sweep.success_age or 0 for sweep in sweeps if sweep.behind is None]:
-        return _line(
-            f"by cron, and the oldest success is {age(max(by_cron))} old"
-        )  # only the schedule knows what is late
+        # Only the schedule knows what is late.
+        return _line(f"by cron, and the oldest success is {age(max(by_cron))} old")
     return _line("keeping up", "bold green")
 
 
@@ -174,22 +182,21 @@ def verdict(sweep: SweepStats) -> str:
     return f"behind by {age(sweep.behind)}" if sweep.behind else "keeping up"
 
 
-def _sweep_table(sweeps: dict[str, SweepStats]) -> Table:
+def _sweep_table(sweeps: dict[str, SweepStats], *columns: str) -> Table:
     """Return a row for each sweep."""
     rows = Table("sweep", "", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("success", "took", "removed", "due", "overdue"):
+    for name in columns:
         rows.add_column(name, justify="right", min_width=8)
     for name, sweep in sweeps.items():
         report = sweep.last.report
-        rows.add_row(
-            name,
-            verdict(sweep),
-            age(sweep.success_age),
-            f"{report['seconds']:.3f} s" if report else "-",
-            f"{max(report['channels'], report['messages'], report['clients']):,}" if report else "-",
-            f"{sweep.due:,}",
-            age(sweep.overdue) if sweep.due and sweep.overdue else "-",
-        )
+        cells = {
+            "success": age(sweep.success_age),
+            "took": f"{report['seconds']:.3f} s" if report else "-",
+            "removed": f"{max(report['channels'], report['messages'], report['clients']):,}" if report else "-",
+            "due": f"{sweep.due:,}",
+            "overdue": age(sweep.overdue) if sweep.due and sweep.overdue else "-",
+        }
+        rows.add_row(name, verdict(sweep), *(cells[column] for column in columns))
     return rows
 
 
@@ -205,11 +212,11 @@ def _problems(sweep: SweepStats) -> Iterator[str]:
         yield str(error)
 
 
-def _shard_table(shards: tuple[ShardStats, ...]) -> Table:
+def _shard_table(shards: tuple[ShardStats, ...], *columns: str) -> Table:
     """Return a row for each shard."""
     rows = Table(box=None, pad_edge=False)
-    for name in SHARD_COLUMNS:
+    for name in columns:
         rows.add_column(name, justify="right")
     for shard in shards:
-        rows.add_row(*(str(getattr(shard, name)) for name in SHARD_COLUMNS))
+        rows.add_row(*(str(getattr(shard, name)) for name in columns))
     return rows

@@ -197,6 +197,9 @@ def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) ->
             ["check", "bob", "lobby", "--limit", "0"],
             "--limit is 0, must be a whole number of at least 1 and at most 1000000; leave it out for all",
         ),
+        (["check", "bob", "lobby", "--history", "-1"], "--history is -1, must be a whole number of at least 0"),
+        (["watch", "bob", "lobby", "--history", "-1"], "--history is -1, must be a whole number of at least 0"),
+        (["history", "lobby", "--before", "0"], "--before is 0, must be a whole number of at least 1"),
         (["watch", "bob", "lobby", "--every", "0"], "--every is 0, must be a number of seconds above 0"),
         (["send", "lobby", "x" * 70_000], "the body is 70002 bytes of JSON, must be at most 65536"),
     ],
@@ -215,6 +218,12 @@ def test_a_bad_setting_in_the_file_is_one_line(shell: Shell, tmp_path: Path) -> 
     (tmp_path / ".env").write_text("CHAT_SHARDS=many\n")
     code, _, err = shell("channels")
     assert (code, err) == (2, "chat: CHAT_SHARDS is 'many', must be a whole number from 1 to 16384\n")
+
+
+def test_another_number_of_shards_is_a_bad_setting(shell: Shell) -> None:
+    shell("send", "lobby", "hi")
+    code, _, err = shell("send", "lobby", "hi", CHAT_SHARDS="8")
+    assert (code, err.endswith("set CHAT_SHARDS=16, or another CHAT_PREFIX for new data\n")) == (2, True)
 
 
 def test_a_full_redis_refuses_with_a_code_of_its_own(shell: Shell, redis: Redis) -> None:
@@ -274,6 +283,7 @@ def test_channels_are_listed(shell: Shell, redis: Redis) -> None:
         (["nosuch"], "No such command 'nosuch'."),
         ([], "Missing command."),
         (["send", "lobby"], "Missing argument 'MESSAGE'."),
+        (["send", "lobby", "a", "b"], "Got unexpected extra argument (b)."),
         (["check", "bob", "lobby", "--limit", "x"], "Invalid value for '--limit': 'x' is not a valid integer."),
     ],
 )

@@ -461,6 +461,10 @@ def test_the_screen_fits_a_terminal_and_a_pipe_gets_all_of_it(lab: Lab) -> None:
     for width in (80, 60, 40):
         shown = lines(reading, width)
         assert max(len(line) + sum(east_asian_width(character) == "W" for character in line) for line in shown) <= width
+    narrow, wide = ([line.split() for line in lines(reading, width)] for width in (60, 80))
+    assert ["sweep", "success", "due", "overdue"] in narrow  # columns are left out, names stay whole
+    assert ["sweep", "success", "took", "removed", "due", "overdue"] in wide
+    assert {line[0] for line in narrow if line} > {"clean_channels", "clean_backlog", "clean_clients"}
     piped = lines(reading)
     assert "\x1b" not in "".join(piped)
     assert any(line.endswith(f'"\\u001b[2J{"w" * 190}"') for line in piped)

@@ -88,11 +88,15 @@ def test_a_dry_run_names_the_ten_that_would_lose_most(clean: Callable[..., Clean
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["backlog", "--now", "--backlog", "-1"], "clean: backlog is -1, must be a whole number of at least 0"),
+        (["backlog", "--now", "--backlog", "-1"], "clean: --backlog is -1, must be a whole number of at least 0"),
         (["backlog", "--now", "--backlog", "x"], "'x' is not a valid integer"),
-        (["channels", "--now", "--channel-timeout", "nan"], "clean: channel_timeout is nan"),
-        (["backlog", "--backlog", "-1"], "clean: backlog is -1, must be a whole number of at least 0"),
-        (["all", "--shard", "16"], "clean: shards is (16,), must be a list of numbers from 0 to 15"),
+        (["channels", "--now", "--channel-timeout", "nan"], "clean: --channel-timeout is nan, must"),
+        (["backlog", "--backlog", "-1"], "clean: --backlog is -1, must be a whole number of at least 0"),
+        (["all", "--shard", "16"], "clean: --shard is 16, must be a whole number from 0 to 15"),
+        (
+            ["all", "--now", "--shard", "1", "--shard", "-1"],
+            "clean: --shard is -1, must be a whole number from 0 to 15",
+        ),
         (["channels", "--client-timeout", "1"], "No such option"),
         (["everything", "--now"], "No such command"),
     ],
@@ -225,6 +229,12 @@ def test_on_a_terminal_it_asks_before_more_than_half_goes(
     refused.until(asks)
     refused.until("Go on?")
     assert refused.answer("n") == 1
+    assert "clean: not confirmed, nothing was removed" in refused.seen
+    interrupted = Terminal(server, *arguments, "--now")
+    interrupted.until("Go on?")
+    interrupted.process.send_signal(signal.SIGINT)
+    assert interrupted.end() == 130
+    assert "Aborted!" not in refused.seen + interrupted.seen
     assert lab.redis.llen(lab.key("d", "log:")) == 7
     agreed = Terminal(server, *arguments, "--now")
     agreed.until("Go on?")
@@ -253,6 +263,15 @@ def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab
         assert terminal.end() == 0
         assert "Go on?" not in terminal.seen
     assert lab.redis.llen(lab.key("a", "log:")) == 0
+
+
+def test_on_a_narrow_terminal_a_report_is_a_sentence(server: Server, lab: Lab) -> None:
+    lab.send_all("a", 3)
+    for columns, shown in (("78", "clean_backlog: would remove 1 messages in "), ("79", "clean_backlog  would go ")):
+        terminal = Terminal(server, "backlog", "--backlog", "2", "--now", "--dry-run", COLUMNS=columns)
+        terminal.until(shown)
+        assert terminal.end() == 0
+        assert "1 message of a" in terminal.seen
 
 
 def test_on_a_terminal_a_long_run_shows_how_far_it_is(server: Server, lab: Lab) -> None:

@@ -75,6 +75,13 @@ def test_a_healthy_process_is_alive_and_answers_over_the_broker(heart: Heart) ->
     assert heart.health("--ping") == (0, f"{heart.node} is alive\n", "")
 
 
+def test_a_process_that_has_ended_is_not_alive(heart: Heart) -> None:
+    heart.beats()
+    assert heart.program.stop() == 0
+    code, _, err = heart.health()
+    assert (code, "shows no heartbeat" in err) == (1, True)
+
+
 def test_it_stays_alive_while_redis_is_away_and_when_it_is_back(heart: Heart) -> None:
     heart.beats()
     heart.server.stop(signal.SIGKILL)
@@ -145,6 +152,13 @@ def test_bad_input_is_exit_code_2(arguments: list[str], says: str) -> None:
     result = run("-m", "celery", "-A", "tasks", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert says in result.stderr
+
+
+def test_another_app_has_no_heartbeat(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("from celery import Celery\napp = Celery('shop')\n")
+    result = run("-m", "celery", "-A", "shop", "health", "worker", folder=tmp_path)
+    says = "only celery -A tasks writes heartbeats, for this app use celery -A shop inspect ping"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"health: {says}\n")
 
 
 def test_only_the_main_thread_of_the_process_itself_shows_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

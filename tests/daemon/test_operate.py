@@ -174,7 +174,10 @@ def test_only_days_since_one_are_restored(operate: Operate, archived: Lab) -> No
     for since in (today - 400 * day, today - day):
         assert operate("restore", folder, "--since", str(since), "--dry-run")[1].startswith("lobby: 3 messages would")
     for since in (today + 2 * day, today + 400 * day):
-        assert operate("restore", folder, "--since", str(since))[:2] == (2, "")
+        says = f"restore: nothing in {folder} was sent on or after {since}\n"
+        assert operate("restore", folder, "--since", str(since)) == (2, "", says)
+    says = f"restore: nothing in {folder} was sent on 2020-01-01, 2020-01-02\n"
+    assert operate("restore", folder, "--day", "2020-01-01", "--day", "2020-01-02") == (2, "", says)
     assert len(archived.chat.read_history("lobby")) == 2
 
 
@@ -183,7 +186,7 @@ def test_only_days_since_one_are_restored(operate: Operate, archived: Lab) -> No
     [
         (["--since", "tea"], "--since is 'tea', must be a date such as 2026-11-24"),
         (["--since", "2026-11-24", "--day", "2026-11-24"], "--since and --day are both given, must be one of them"),
-        (["--day", "tea"], "day is 'tea', must be a date such as 2026-11-24"),
+        (["--day", "2026-13-01"], "--day is '2026-13-01', must be a date such as 2026-11-24"),
         ([], "no archive in {}, must be a folder that CHAT_ARCHIVE named"),
     ],
 )
@@ -253,10 +256,19 @@ def test_an_unreachable_redis_is_one_line(operate: Operate, archived: Lab) -> No
 def test_a_bad_option_or_setting_is_exit_code_2(operate: Operate) -> None:
     says = "stats: --every is 0, must be a number of seconds above 0, at most 86400\n"
     assert operate("stats", "--watch", "--every", "0") == (2, "", says)
+    says = "stats: --every is given without --watch, must be given with it\n"
+    assert operate("stats", "--every", "5") == (2, "", says)
     code, _, err = operate("stats", CHAT_SHARDS="many")
     assert (code, err) == (2, "stats: CHAT_SHARDS is 'many', must be a whole number from 1 to 16384\n")
     code, _, err = operate("stats", CHAT_SHARTS="16")
     assert (code, err.startswith("stats: "), "CHAT_SHARTS" in err) == (0, True, True)
+
+
+def test_another_number_of_shards_is_a_bad_setting(operate: Operate, archived: Lab) -> None:
+    for arguments in (["stats"], ["restore", archived.settings.archive], ["clean", "all", "--now"]):
+        code, out, err = operate(*arguments, CHAT_SHARDS="8")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "this process has 8: set CHAT_SHARDS=16" in err
 
 
 def test_every_celery_command_loads_the_options_and_nothing_that_a_command_does() -> None:
@@ -264,6 +276,12 @@ def test_every_celery_command_loads_the_options_and_nothing_that_a_command_does(
     code = f"import sys, celery, redis, tasks; before = {loaded}; import tasks.commands"
     code += f"; print(set({loaded}) - set(before))"
     assert run("-c", code).stdout == "{'tasks.commands'}\n"
+
+
+def test_the_list_of_commands_says_whose_ours_are() -> None:
+    listed = run("-m", "celery", "--help").stdout
+    for name in ("clean", "health", "restore", "stats"):
+        assert re.search(rf"^ +{name} +pollchat: \w+", listed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["clean", "health", "restore", "stats"])

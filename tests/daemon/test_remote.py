@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from celery import Celery
-from celery.exceptions import TaskRevokedError
+from celery.bin.celery import celery
+from celery.exceptions import NotRegistered, TaskRevokedError
 from servers import Server, eventually
 
 from tasks.cleaning import Report
@@ -187,6 +190,31 @@ def test_a_report_says_when_it_does_not_count_from_the_beginning(task: Task) -> 
         "its process died at 1,000 of 4,000 channels; 5 messages were removed meanwhile, and the run began anew:"
         " this report counts from there"
     )
+
+
+def test_an_app_without_our_tasks_is_told_what_to_add(task: Task) -> None:
+    lost = NotRegistered("tasks.clean_backlog")
+    says = 'do not have tasks.clean_backlog: add include=["tasks.periodic"] to it, or use --now'
+    with pytest.raises(remote.WorkerError, match=rf"^the workers of this app {re.escape(says)}$"):
+        task.follow(lambda: task.store("FAILURE", lost))
+
+
+def test_hints_name_the_app_at_hand(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "answers", lambda _: False)
+    says = r"^no worker answers: start one \(celery -A shop worker\)"
+    context = click.Context(celery)
+    context.params["app"] = "shop"
+    with context, pytest.raises(remote.WorkerError, match=says):
+        remote.run_in_worker(task.app, "clean_backlog", {})
+
+
+def test_an_interrupted_command_says_that_the_sweep_goes_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remote, "_follow", interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"^left alone, it goes on in the worker: celery -A tasks result 111"):
+        remote.run_in_worker(task.app, "clean_backlog", {})
 
 
 def test_a_task_that_fails_tells_how_far_it_came(task: Task) -> None:

@@ -177,3 +177,11 @@ def test_the_chat_command_warns_of_a_name_in_the_file_too(tmp_path: Path) -> Non
         done.stderr.splitlines()[0] == "chat: CHAT_BACKLGO is no setting and does nothing: did you mean CHAT_BACKLOG?"
     )
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_function_is_imported_from_the_working_folder_which_hides_no_module(tmp_path: Path) -> None:
+    for module in ("mine", "json"):  # json is Python's
+        (tmp_path / f"{module}.py").write_text("def hello(channel, clients): print(__name__)\n")
+    code = "from tasks.functions import hook_at; hook_at('json:loads'); hook_at('mine:hello')('lobby', None)"
+    done = run("-P", "-c", code, folder=tmp_path)  # without its folder, as in the script `celery`
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr

@@ -274,6 +274,12 @@ def test_the_table_fits_a_terminal_and_needs_no_redis(tmp_path: Path) -> None:
     assert "\n10,000 channels: a channel keeps CHAT_BACKLOG, 100 messages: the others go\n" in out
 
 
+def test_a_python_without_the_packages_is_told_which_one_has_them(tmp_path: Path) -> None:
+    done = run("-I", "-S", str(SCRIPT), "--channels", "1", folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.endswith(": run ./deploy/up once, then .venv/bin/python deploy/sizing.py ...\n")
+
+
 def test_messages_default_to_the_backlog(tmp_path: Path) -> None:
     assert json.loads(command(tmp_path, "--channels", "1", "--json", CHAT_BACKLOG="7")[1])["load"]["messages"] == 7
 
