@@ -57,7 +57,7 @@ class Full:
         return [
             channel
             for channel, sent in self.sent.items()
-            if bodies(self.lab.check("auditor", channel, history=BACKLOG))[-BACKLOG:] != sent[-BACKLOG:]
+            if bodies(self.lab.chat.read_history(channel, limit=BACKLOG)) != sent[-BACKLOG:]  # needs no memory
         ]
 
     def celery(self, *arguments: str) -> subprocess.CompletedProcess[str]:

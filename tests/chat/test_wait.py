@@ -138,8 +138,11 @@ def test_a_waiter_counts_as_connected(lab: Lab, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("no_second_look")
 def test_a_client_that_is_forgotten_while_it_waits_misses_nothing(lab: Lab) -> None:
     lab.check("bob", "lobby")
+    lab.away("bob", "lobby", 100)
+    seen = lab.key("lobby", "seen:")
+    before = lab.redis.zscore(seen, "bob")
     waiter = waiting(lab)
-    eventually(lambda: listeners(lab, "lobby"))
+    eventually(lambda: listeners(lab, "lobby") and lab.redis.zscore(seen, "bob") > before)  # it has checked
     lab.chat.leave_channel("bob", "lobby")
     lab.send("lobby", "hi")
     assert bodies(waiter.result()) == ["hi"]

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import sqlite3
 import struct
 import subprocess
@@ -756,7 +757,7 @@ def test_an_archive_that_cannot_be_read_is_one_line_and_bad_input(
 
 
 def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
-    help_page = f"exec {sys.executable} -m chat --help"
+    help_page = f"exec {shlex.quote(sys.executable)} -m chat --help"
     for output, code, said in (
         ("> /dev/full", 1, "chat: the output cannot be written: No space left on device\n"),
         ("| :", 0, ""),

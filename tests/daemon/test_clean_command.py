@@ -203,6 +203,15 @@ class Terminal:
         os.write(self.ours, f"{line}\n".encode())
         return self.end()
 
+    def interrupt(self) -> int:
+        """Send Ctrl-C, and again where the first came just before it began to read."""
+        for _ in range(3):
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(15)
+                break
+        return self.end()
+
     def end(self) -> int:
         code = self.process.wait(60)
         forget(self.process)
@@ -232,8 +241,7 @@ def test_on_a_terminal_it_asks_before_more_than_half_goes(
     assert "clean: not confirmed, nothing was removed" in refused.seen
     interrupted = Terminal(server, *arguments, "--now")
     interrupted.until("Go on?")
-    interrupted.process.send_signal(signal.SIGINT)
-    assert interrupted.end() == 130
+    assert interrupted.interrupt() == 130
     assert "Aborted!" not in refused.seen + interrupted.seen
     assert lab.redis.llen(lab.key("d", "log:")) == 7
     agreed = Terminal(server, *arguments, "--now")

@@ -231,7 +231,9 @@ def test_systemd_understands_a_unit(path: Path, instance: str, tmp_path: Path) -
     if instance and "%i" not in path.read_text():
         return  # no template
     copy = tmp_path / f"{path.stem}{instance}.service"
-    copy.write_text(re.sub(r"/opt/pollchat/\.venv/bin/\w+", sys.executable, path.read_text()))
+    python = copy.with_name("python")  # its own path may have a space
+    python.symlink_to(sys.executable)
+    copy.write_text(re.sub(r"/opt/pollchat/\.venv/bin/\w+", str(python), path.read_text()))
     verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)]
     result = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert [line for line in result.stderr.splitlines() if path.stem in line] == []
