@@ -61,6 +61,7 @@ UNANSWERED = (  # a node is gone, or has given the slot away: the cluster's clie
 # redis-py's, when another thread or task closes a connection that is in use; its asyncio cluster client closes those of
 # all nodes when it looks for the nodes anew.
 CUT_OFF = (AttributeError, TypeError, ValueError)
+CUT_OFF_ATTEMPTS = 5  # of a command whose connection is closed in use: with many tasks that may happen in a row
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -166,10 +167,19 @@ def ask_again(commands: Sequence[Command], replies: list[Any]) -> Generator[Comm
     """
     failed: Exception | None = None
     for index, command in enumerate(commands):
+        for _ in range(CUT_OFF_ATTEMPTS):
+            if failed or not isinstance(replies[index], UNANSWERED):
+                break
+            replies[index] = yield command
+            if not _is_cut_off(replies[index]):
+                break
         if isinstance(replies[index], UNANSWERED):
-            replies[index] = failed or (yield command)
-            if isinstance(replies[index], UNANSWERED):
-                failed = replies[index]
+            failed = replies[index] = failed or replies[index]
+
+
+def _is_cut_off(reply: Any) -> bool:
+    """Return whether a connection ended that stood: its node lives, and another task may have closed it."""
+    return isinstance(reply, RedisConnectionError) and "connecting to" not in str(reply)
 
 
 def drive(steps: Generator[T, Any, R], run_step: Callable[[T], Any]) -> R:
