@@ -129,7 +129,7 @@ def test_beat_and_worker_free_a_full_redis_with_no_human_and_lose_nothing_the_ru
     programs.append(ticker)
     eventually(full.sends_work)
     assert full.lost() == []
-    assert "Redis is full, beat cleans by itself: clean_backlog: removed" in ticker.output
+    eventually(lambda: "Redis is full, beat cleans by itself: clean_backlog: removed" in ticker.output)
     seen = len(consumer.output)
     eventually(lambda: "succeeded" in consumer.output[seen:])
     for _ in range(3):  # and again, and again

@@ -13,7 +13,7 @@ from lab import Lab, bodies, calls
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Server, eventually
-from waiters import Waiter, listeners, waiting
+from waiters import Waiter, checked_and_waiting, listeners, waiting
 
 from chat import Chat, ChatClosedError, InvalidArgumentError
 from chat._async_chat import AsyncChat
@@ -137,12 +137,7 @@ def test_a_waiter_counts_as_connected(lab: Lab, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("no_second_look")
 def test_a_client_that_is_forgotten_while_it_waits_misses_nothing(lab: Lab) -> None:
-    lab.check("bob", "lobby")
-    lab.away("bob", "lobby", 100)
-    seen = lab.key("lobby", "seen:")
-    before = lab.redis.zscore(seen, "bob")
-    waiter = waiting(lab)
-    eventually(lambda: listeners(lab, "lobby") and lab.redis.zscore(seen, "bob") > before)  # it has checked
+    waiter = checked_and_waiting(lab)
     lab.chat.leave_channel("bob", "lobby")
     lab.send("lobby", "hi")
     assert bodies(waiter.result()) == ["hi"]
@@ -150,8 +145,7 @@ def test_a_client_that_is_forgotten_while_it_waits_misses_nothing(lab: Lab) -> N
 
 @pytest.mark.usefixtures("no_second_look")
 def test_what_is_sent_after_a_flush_reaches_who_waited_before_it(lab: Lab) -> None:
-    lab.check("bob", "lobby")
-    waiter = waiting(lab)
+    waiter = checked_and_waiting(lab)
     lab.redis.flushdb()
     lab.send("lobby", "hi")
     check = waiter.result()

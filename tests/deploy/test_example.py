@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+expect.set_options(timeout=30_000)  # of a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("example")]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

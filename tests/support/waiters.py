@@ -45,6 +45,16 @@ def waiting(lab: Lab, client: str = "bob", channel: str = "lobby", seconds: floa
     return waiter
 
 
+def checked_and_waiting(lab: Lab) -> Waiter:
+    """Start a wait of bob, who is known, and return when its first check has been made too."""
+    lab.check("bob", "lobby")
+    lab.away("bob", "lobby", 100)
+    before = lab.redis.zscore(lab.key("lobby", "seen:"), "bob")
+    waiter = waiting(lab)
+    eventually(lambda: lab.redis.zscore(lab.key("lobby", "seen:"), "bob") > before)
+    return waiter
+
+
 def listeners(lab: Lab, channel: str) -> int:
     log = lab.key(channel, "log:").encode()
     return sum(int(node.execute_command("PUBSUB", "SHARDNUMSUB", log)[1]) for node in nodes(lab.redis))
