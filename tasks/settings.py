@@ -159,6 +159,7 @@ class Settings(ChatSettings):
         return None if isinstance(every, str) else every
 
 
+@cache
 def daemon_settings(settings: ChatSettings | None) -> Settings:
     """Return settings of the daemon: those given if they are, else the given values and the daemon's defaults.
 

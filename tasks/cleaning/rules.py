@@ -59,7 +59,7 @@ class Order:
     Attributes:
         due: counts and names what is due; only reads.
         survey: counts what is due when a sweep begins.
-        next: names the next batch of a sweep, and takes the lease of the shard for it.
+        next: names the next batch for the run that holds the lease, and gives the lease back where nothing is due.
     """
 
     due: Script
