@@ -6,6 +6,10 @@ import atexit
 import functools
 import subprocess
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forks import Forked
 
 PROGRAM = """
 import os, signal, sys
@@ -33,12 +37,12 @@ for pid, moment in running.items():
 """
 
 
-def watch(process: subprocess.Popen[bytes]) -> None:
+def watch(process: subprocess.Popen[bytes] | Forked) -> None:
     """Kill the process, which leads a session of its own, and its children when this process ends."""
     _tell(process.pid)
 
 
-def forget(process: subprocess.Popen[bytes]) -> None:
+def forget(process: subprocess.Popen[bytes] | Forked) -> None:
     """Take a process that has ended off the list."""
     _tell(-process.pid)
 

@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forks import Forked, fork
 from guard import forget, watch
 from redis import Redis
 from redis.exceptions import RedisError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 STEERS = ("CHAT_", "CELERY_", "REDIS_", "FLOWER_")  # names in the environment that steer the product
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = {"valkey": str(get_binary_path())}
+Process = subprocess.Popen[bytes] | Forked
 if redis_server := shutil.which("redis-server"):
     BINARIES["redis"] = redis_server
 
@@ -101,22 +104,15 @@ class Program:
     arguments: list[str]
     environment: dict[str, str]
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
 
     @property
     def output(self) -> str:
         return (self.folder / f"{self.name}.log").read_text("utf-8", "replace")
 
     def start(self) -> Program:
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.arguments],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=clean_environment() | self.environment,
-                start_new_session=True,
-            )
+        log = self.folder / f"{self.name}.log"
+        self.process = _start(self.arguments, clean_environment() | self.environment, self.folder, log, log)
         watch(self.process)
         return self
 
@@ -136,15 +132,33 @@ class Program:
 
 def run(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python ARGUMENTS`` to its end, with no other settings than those given."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=clean_environment() | environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as made:
+        output, errors = Path(made, "output"), Path(made, "errors")
+        process = _start([*arguments], clean_environment() | environment, folder or Path.cwd(), output, errors)
+        try:
+            code = process.wait(250)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(
+            [*arguments], code, output.read_text("utf-8", "replace"), errors.read_text("utf-8", "replace")
+        )
+
+
+def _start(arguments: list[str], environment: dict[str, str], folder: Path, output: Path, errors: Path) -> Process:
+    """Start ``python ARGUMENTS``; a module is forked."""
+    if arguments[0] == "-m":
+        return fork(arguments[1:], environment, folder, output, errors)
+    with output.open("ab") as out, errors.open("ab") as err:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def clean_environment() -> dict[str, str]:
