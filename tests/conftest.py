@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import multiprocessing
 import os
 import signal
 from contextlib import ExitStack
@@ -25,6 +26,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for ignored in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(ignored, signal.SIG_DFL)
 
+multiprocessing.set_forkserver_preload(["pytest", "redis", "tasks.cleaning"])  # what many senders at once import
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker
@@ -34,6 +37,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     needs_one = marked("one_server") or "server" in inspect.signature(metafunc.function).parameters
     kinds = [*BINARIES, *(["cluster"] if marked("on_cluster") and not needs_one else [])]
+    if marked("any_engine"):
+        kinds = kinds[:1]
     group = [pytest.mark.xdist_group] if marked("xdist_group") else []
     cases = [pytest.param(kind, marks=[mark(kind) for mark in group]) for kind in kinds]  # a group for each kind
     metafunc.parametrize("server", cases, indirect=True, scope="session")

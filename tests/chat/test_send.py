@@ -325,7 +325,7 @@ def send_ten(port: int, number: int) -> list[int]:
 def test_ten_processes_at_once_deliver_every_message_exactly_once(lab: Lab, server: Server) -> None:
     lab.check("bob", "lobby")
     received = []
-    with ProcessPoolExecutor(10, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(10, mp_context=get_context("forkserver")) as pool:
         futures = [pool.submit(send_ten, server.port, number) for number in range(10)]
         while not all(future.done() for future in futures):
             received += lab.check("bob", "lobby", limit=7)

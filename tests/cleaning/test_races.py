@@ -68,7 +68,7 @@ def test_every_readers_account_balances(server: Server) -> None:
     threads.append(threading.Thread(target=sweep, args=(server, stop)))
     for thread in threads:
         thread.start()
-    with ProcessPoolExecutor(SENDERS, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(SENDERS, mp_context=get_context("forkserver")) as pool:
         ids = [one for many in pool.map(send, [server.port] * SENDERS, range(SENDERS)) for one in many]
     stop.set()
     for reader in readers:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 expect.set_options(timeout=30_000)  # of a busy machine
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("example")]
+pytestmark = [pytest.mark.slow, pytest.mark.any_engine, pytest.mark.xdist_group("example")]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

@@ -57,7 +57,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 
 class Checkout:
     def __init__(self, folder: Path) -> None:
-        (folder / "deploy").mkdir(parents=True)
+        (folder / "deploy").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "deploy" / "install", folder / "deploy")
         (folder / "pyproject.toml").write_text(PROJECT)
         (folder / "backend.py").write_text(BACKEND)
@@ -107,6 +107,24 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / FOLDER)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with an environment, and a copy of it: making one takes seconds."""
+    folder, copy = tmp_path_factory.mktemp("made") / FOLDER, tmp_path_factory.mktemp("copy") / "copy"
+    assert Checkout(folder).install()[0] == 0
+    shutil.copytree(folder, copy, symlinks=True)
+    return folder, copy
+
+
+@pytest.fixture
+def installed(made: tuple[Path, Path]) -> Checkout:
+    """A checkout that has been installed."""
+    folder, copy = made
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(copy, folder, symlinks=True)
+    return Checkout(folder)
+
+
 def test_it_installs_once_and_again_when_the_project_has_changed(checkout: Checkout) -> None:
     assert checkout.install() == (0, checkout.said)
     assert checkout.command("hello") == "hello\n"
@@ -118,45 +136,45 @@ def test_it_installs_once_and_again_when_the_project_has_changed(checkout: Check
     assert checkout.built == 2
 
 
-def test_a_moved_folder_gets_an_environment_whose_commands_run(checkout: Checkout) -> None:
-    assert checkout.install()[0] == 0
-    checkout.folder = checkout.folder.rename(checkout.folder.with_name("moved"))
-    assert checkout.install() == (0, checkout.said)
-    assert checkout.command("hello") == "hello\n"
-    assert checkout.command("pip", "--version").startswith("pip ")  # of another package than the project's own
+def test_a_moved_folder_gets_an_environment_whose_commands_run(installed: Checkout) -> None:
+    installed.folder = installed.folder.rename(installed.folder.with_name("moved"))
+    assert installed.install() == (0, installed.said)
+    assert installed.command("hello") == "hello\n"
+    assert installed.command("pip", "--version").startswith("pip ")  # of another package than the project's own
 
 
-def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Checkout) -> None:
-    assert checkout.install()[0] == 0
-    checkout.python.unlink()
-    checkout.python.symlink_to("/nowhere/python3")
-    assert checkout.install() == (0, checkout.said)
-    assert checkout.command("hello") == "hello\n"
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(installed: Checkout) -> None:
+    installed.python.unlink()
+    installed.python.symlink_to("/nowhere/python3")
+    assert installed.install() == (0, installed.said)
+    assert installed.command("hello") == "hello\n"
 
 
-def test_another_interpreter_is_taken_when_it_is_asked_for(checkout: Checkout, tmp_path: Path) -> None:
-    assert checkout.install()[0] == 0
+def test_another_interpreter_is_taken_when_it_is_asked_for(installed: Checkout, tmp_path: Path) -> None:
     other = tmp_path / "python-other"
     shutil.copy(Path(sys._base_executable).resolve(), other)  # type: ignore[attr-defined]
-    assert checkout.install(PYTHON=str(other)) == (0, checkout.said)
-    assert checkout.python.resolve() == other
-    assert checkout.install(PYTHON=str(other)) == (0, "")
-    assert checkout.install() == (0, "")  # none is asked for: what there is will do
+    assert installed.install(PYTHON=str(other)) == (0, installed.said)
+    assert installed.python.resolve() == other
+    assert installed.install(PYTHON=str(other)) == (0, "")
+    assert installed.install() == (0, "")  # none is asked for: what there is will do
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_installation_that_was_cut_short_is_made_anew(checkout: Checkout, how: signal.Signals) -> None:
-    (checkout.folder / "wait").touch()
-    process = checkout.start()
-    eventually(lambda: checkout.built, 60)
-    os.killpg(process.pid, how)
-    said = process.communicate(timeout=30)[1]
-    assert (process.returncode, said) == (130 if how == signal.SIGINT else -how, checkout.said)
-    (checkout.folder / "wait").unlink()
-    (checkout.folder / ".venv" / "half").touch()
-    assert checkout.install() == (0, checkout.said)
-    assert not (checkout.folder / ".venv" / "half").exists()
-    assert checkout.command("hello") == "hello\n"
+def test_an_installation_that_was_cut_short_is_made_anew(installed: Checkout) -> None:
+    for how in (signal.SIGKILL, signal.SIGINT):
+        with (installed.folder / "pyproject.toml").open("a") as project:
+            project.write("# changed\n")
+        (installed.folder / "wait").touch()
+        built = installed.built
+        process = installed.start()
+        eventually(lambda: installed.built > built, 60)  # noqa: B023  called at once
+        os.killpg(process.pid, how)
+        said = process.communicate(timeout=30)[1]
+        assert (process.returncode, said) == (130 if how == signal.SIGINT else -how, installed.said)
+    (installed.folder / "wait").unlink()
+    (installed.folder / ".venv" / "half").touch()
+    assert installed.install() == (0, installed.said)
+    assert not (installed.folder / ".venv" / "half").exists()
+    assert installed.command("hello") == "hello\n"
 
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
@@ -169,17 +187,15 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
     assert checkout.built == 1
 
 
-def test_a_python_that_is_too_old_is_one_line_unless_there_is_an_environment(checkout: Checkout) -> None:
-    script = checkout.folder / "deploy" / "install"
-    now = script.read_text()
-    script.write_text(now.replace("OLDEST = (3, 11)", "OLDEST = (99, 0)"))
+def test_a_python_that_is_too_old_is_one_line_unless_there_is_an_environment(
+    checkout: Checkout, installed: Checkout
+) -> None:
     version = sys.version.split()[0]
     said = f"./deploy/up: Python {version} is too old, must be 3.11 or newer: set PYTHON=python3.12, say\n"
-    assert checkout.install() == (1, said)
-    script.write_text(now)
-    assert checkout.install()[0] == 0
-    script.write_text(now.replace("OLDEST = (3, 11)", "OLDEST = (99, 0)"))
-    assert checkout.install() == (0, "")
+    for folder, result in ((checkout, (1, said)), (installed, (0, ""))):
+        script = folder.folder / "deploy" / "install"
+        script.write_text(script.read_text().replace("OLDEST = (3, 11)", "OLDEST = (99, 0)"))
+        assert folder.install() == result
 
 
 def test_without_a_network_it_is_one_line(checkout: Checkout) -> None:
@@ -190,9 +206,8 @@ def test_without_a_network_it_is_one_line(checkout: Checkout) -> None:
     assert checkout.install(**away) == (1, checkout.said + said)
 
 
-def test_what_pip_refuses_is_shown_and_breaks_nothing(checkout: Checkout) -> None:
-    assert checkout.install()[0] == 0
-    code, said = checkout.install("bad")
+def test_what_pip_refuses_is_shown_and_breaks_nothing(installed: Checkout) -> None:
+    code, said = installed.install("bad")
     assert (code, "no-such-package-at-all" in said) == (1, True)
-    assert checkout.install() == (0, "")
-    assert checkout.command("hello") == "hello\n"
+    assert installed.install() == (0, "")
+    assert installed.command("hello") == "hello\n"

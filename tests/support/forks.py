@@ -1,4 +1,4 @@
-"""Processes of the product at a tenth of the price: each is forked from one that has imported what they all import.
+"""Processes of the product at a fifth of the price: each is forked from one that has imported what they all import.
 
 Starting `python -m celery` takes half a second of CPU, nearly all of it for modules that are not ours, and the tests
 start it a thousand times. A process of each test run imports those modules once, and none of ours; what it forks is a
@@ -17,76 +17,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
-    from pathlib import Path
 
-PROGRAM = '''
-import json, os, runpy, select, signal, sys
-
-import celery.apps.beat, celery.apps.worker, celery.backends.redis, celery.beat, celery.bin.celery
-import celery.concurrency.prefork, celery.concurrency.solo, celery.concurrency.thread, celery.worker.consumer
-import celery.fixups.django, celery.loaders.app, click, dotenv, kombu.transport.redis, redis, redis.asyncio.cluster
-import redis.asyncio.sentinel, redis.cluster, redis.sentinel
-
-PATH = [folder for folder in sys.path if folder]
-
-
-def become(order):
-    """Be the process that was ordered."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number, (path, flags) in enumerate(order["files"]):
-        opened = os.open(path, flags)
-        os.dup2(opened, number)
-        os.close(opened)
-    for opened in (wake, woken):
-        os.close(opened)
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    os.chdir(order["folder"])
-    given = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    sys.path[:] = [os.getcwd(), *given, *PATH]
-    sys.argv[:] = order["arguments"]
-
-
-def tell(*what):
-    os.write(1, json.dumps(what).encode() + b"\\n")
-
-
-def serve():
-    """Fork what is ordered, and tell how each ended; return the order in the process that was ordered."""
-    pending = b""
-    while True:
-        for opened in select.select([0, woken], [], [])[0]:
-            if opened == woken:
-                os.read(woken, 4096)
-                continue
-            received = os.read(0, 1 << 16)
-            if not received:
-                sys.exit()
-            *lines, pending = (pending + received).split(b"\\n")
-            for line in lines:
-                pid = os.fork()
-                if not pid:
-                    return json.loads(line)
-                tell("forked", pid)
-        try:
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                tell("ended", ended[0], os.waitstatus_to_exitcode(ended[1]))
-        except ChildProcessError:
-            pass
-
-
-woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-signal.signal(signal.SIGCHLD, lambda *_: None)
-become(serve())
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-'''
+PROGRAM = Path(__file__).with_name("forker.py")
 
 
 @dataclass
@@ -131,7 +68,7 @@ class Forker:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", PROGRAM],
+            [sys.executable, "-I", str(PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
