@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
-from chat._errors import ChatError, InvalidArgumentError, SettingsError, ShardsMismatchError
-from chat.screen import OutputError, confirm_pause, counted, drop_output, open_output, printable, say, unwritable
+from chat._errors import ChatError
+from chat.screen import DONE, OutputError, confirm_pause, counted, drop_output, exit_codes, printable, say
 from chat.settings import Settings, unknown_names
 from chat.store.arguments import MOST, at_least
 from chat.store.explain import describe_outage
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from chat._values import Check, Message
 
-OK, FAILED, BAD_INPUT, UNREACHABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+UNREACHABLE, REFUSED = 3, 4  # exit codes beside those of chat.screen
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
 
 EPILOG = """
@@ -48,39 +48,18 @@ Examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command; return 0, or exit with the code of what went wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
-    open_output()
-    try:
-        with suppress(click.exceptions.Exit), chat.make_context("chat", words) as context:  # Exit: after --help
-            chat.invoke(context)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `chat check ... | head`
-        drop_output()
-    except KeyboardInterrupt:
-        say("")
-        return INTERRUPTED
-    except (click.UsageError, ChatError, RedisError, OutputError, OSError) as error:
-        code, line = _failure(error)
-        say(f"chat: {line}")
-        return code
-    return OK
+    help_only = suppress(click.exceptions.Exit)
+    with exit_codes("chat", _describe), help_only, chat.make_context("chat", words) as context:
+        chat.invoke(context)
+    return DONE
 
 
-def _failure(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and the line that describes it."""
-    if isinstance(error, click.UsageError):
-        text = error.format_message()
-        return BAD_INPUT, f"{text}{'' if text.endswith(('.', '?')) else '.'} See chat --help."
-    if isinstance(error, SettingsError | ShardsMismatchError | InvalidArgumentError):
-        return BAD_INPUT, str(error)
+def _describe(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, UNREACHABLE_ERRORS):
         return UNREACHABLE, describe_outage(error, Settings.from_env().redis_url)
-    if isinstance(error, ChatError | RedisError):
-        return REFUSED, str(error)
-    if not isinstance(error, OSError):
-        return FAILED, str(error)
-    return (BAD_INPUT, str(error)) if error.filename or error.errno is None else (FAILED, unwritable(error))
+    return (REFUSED, str(error)) if isinstance(error, ChatError | RedisError) else None
 
 
 client = click.argument("client")
@@ -163,7 +142,7 @@ def _outlive_outage(check: Callable[[], Check], pause: float) -> Check:
             found = check()
         except UNREACHABLE_ERRORS as error:
             if not is_away:
-                say(f"chat: {_failure(error)[1]}; trying again until Redis answers")
+                say(f"chat: {describe_outage(error, Settings.from_env().redis_url)}; trying again until Redis answers")
             is_away = True
         else:
             if is_away:

@@ -1,30 +1,38 @@
-"""Output of commands: text that cannot steer a terminal; counts, ages and sizes; a stdout that is closed or full."""
+"""What commands share: exit codes, text that cannot steer a terminal, counts, ages and sizes."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chat._errors import InvalidArgumentError
+import click
+
+from chat._errors import InvalidArgumentError, SettingsError, ShardsMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = [
+    "BAD_INPUT",
+    "DONE",
+    "FAILED",
     "OutputError",
     "age",
     "confirm_pause",
     "counted",
     "drop_output",
+    "exit_codes",
     "noun",
-    "open_output",
     "printable",
     "say",
     "size",
-    "unwritable",
 ]
 
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 MINUTE, HOUR, DAY = 60, 3600, 86400
 LONGEST_PAUSE = DAY  # seconds between two looks of a watch
 
@@ -33,7 +41,48 @@ class OutputError(Exception):
     """Raised when a command did its work and could not print the result; the message says what was done."""
 
 
-def open_output() -> None:
+@contextmanager
+def exit_codes(command: str, describe: Callable[[Exception], tuple[int, str] | None]) -> Iterator[None]:
+    """Run the body of a command; print an error as one line and exit with its code.
+
+    Args:
+        command: what stands before the line.
+        describe: code and line of an error that is none of bad input or of output; nothing for a fault of ours.
+    """
+    _open_output()
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head -1`
+        drop_output()
+    except (KeyboardInterrupt, click.Abort) as interrupt:  # Abort: at a question
+        say(f"\n{command}: {interrupt}" if str(interrupt) else "")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        described = _describe(error, command) or describe(error)
+        if not described:
+            raise
+        code, line = described
+        say(f"{command}: {' '.join(line.split())}")
+        sys.exit(code)
+
+
+def _describe(error: Exception, command: str) -> tuple[int, str] | None:
+    """Return the exit code of bad input or a failed output, and the line that describes it."""
+    if isinstance(error, SettingsError | ShardsMismatchError | InvalidArgumentError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, OSError) and not error.filename and error.errno is not None:
+        drop_output()
+        return FAILED, f"the output cannot be written: {error.strerror}"
+    if isinstance(error, OSError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, click.UsageError):
+        text = error.format_message()
+        return BAD_INPUT, f"{text}{'' if text.endswith(('.', '?')) else '.'} See {command} --help."
+    return (FAILED, str(error)) if isinstance(error, click.ClickException | OutputError) else None
+
+
+def _open_output() -> None:
     """Prepare stdout: writing to a closed one fails, as on a full disk; characters it cannot encode are escaped."""
     if sys.stdout is None:  # Python's way to say that it is closed; it would discard everything
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
@@ -44,12 +93,6 @@ def open_output() -> None:
 def drop_output() -> None:
     """Discard what stdout still holds and all that follows, or Python fails on it again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def unwritable(error: OSError) -> str:
-    """Discard the rest of the output and return the line that says why it cannot be written."""
-    drop_output()
-    return f"the output cannot be written: {error.strerror}"
 
 
 def say(line: str) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from chat import InvalidArgumentError
 from chat.screen import OutputError, age, counted, drop_output, noun, printable
 from tasks.cleaning import SWEEPS
-from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, console, exit_codes, write
+from tasks.commands.console import DONE, INCOMPLETE, RUNNING, Bar, console, running, write
 from tasks.commands.remote import run_in_worker
 from tasks.periodic import chat_redis, run_sweep
 from tasks.stats.figures import read_stats
@@ -39,7 +39,7 @@ def clean(
     given = {name: value for name, value in overrides.items() if value not in (None, ())}
     given |= {"dry_run": True} if dry_run else {}
     code = DONE
-    with exit_codes("clean"):
+    with running("clean"):
         _confirm_shards(given.get("shards", ()))
         try:
             _preview(sweeps, given, ask=sys.stdin.isatty() and not (yes or dry_run))

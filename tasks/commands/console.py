@@ -1,4 +1,4 @@
-"""Shared parts of the operator's commands: exit codes, one line for an error, rich output on a terminal."""
+"""What the operator's commands share: exit codes, and rich output on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TextIO
 
-from click import Abort, ClickException, get_current_context
+from click import get_current_context
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -14,8 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from chat import ChatError, InvalidArgumentError, SettingsError, ShardsMismatchError
-from chat.screen import OutputError, age, drop_output, open_output, say, unwritable
+from chat import ChatError
+from chat.screen import BAD_INPUT, DONE, FAILED, age, exit_codes, say
 from chat.settings import unknown_names
 from chat.store.explain import describe_outage
 from tasks.settings import Settings
@@ -36,45 +36,29 @@ __all__ = [
     "Fitting",
     "celery_command",
     "console",
-    "exit_codes",
+    "running",
     "write",
 ]
 
-DONE, FAILED, BAD_INPUT, INCOMPLETE, RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
+INCOMPLETE, RUNNING = 3, 4  # exit codes beside those of chat.screen
 UNLIMITED = 10_000  # columns where no terminal ends the line
 
 
 @contextmanager
-def exit_codes(command: str) -> Iterator[None]:
+def running(command: str) -> Iterator[None]:
     """Run the body of a command; print an error as one line and exit with its code."""
-    open_output()
-    try:
+    with exit_codes(command, _describe):
         for line in unknown_names():
             say(f"{command}: {line}")
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:  # `... | head -1`
-        drop_output()
-    except (KeyboardInterrupt, Abort) as interrupt:  # Abort: at a question
-        say(f"\n{command}: {interrupt}" if str(interrupt) else "")
-        sys.exit(INTERRUPTED)
-    except (ClickException, OperationalError, OutputError, ChatError, RedisError, OSError) as error:
-        code, line = _failure(error)
-        say(f"{command}: {' '.join(line.split())}")
-        sys.exit(code)
 
 
-def _failure(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error, and the line that describes it."""
-    if isinstance(error, InvalidArgumentError | SettingsError | ShardsMismatchError):
-        return BAD_INPUT, str(error)
+def _describe(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return FAILED, describe_outage(error, Settings.from_env().redis_url)
     if isinstance(error, OperationalError):  # kombu's
         return FAILED, describe_outage(error, Settings.from_env().broker_url)
-    if not isinstance(error, OSError):
-        return FAILED, str(error)
-    return (BAD_INPUT, str(error)) if error.filename or error.errno is None else (FAILED, unwritable(error))
+    return (FAILED, str(error)) if isinstance(error, ChatError | RedisError) else None
 
 
 def celery_command() -> str:

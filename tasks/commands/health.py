@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from chat import InvalidArgumentError
 from chat.screen import age
 from tasks import app as own_app
-from tasks.commands.console import celery_command, exit_codes
+from tasks.commands.console import celery_command, running
 from tasks.health import heartbeat_file
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PING_TIMEOUT = 5  # seconds
 def health(app: Celery, *, what: str, hostname: str | None, ping: bool) -> None:
     """Say that a node is alive, or exit with 1 and say what is wrong with it."""
     node = beat_nodename(hostname) if what == "beat" else host_format(default_nodename(hostname))
-    with exit_codes("health"):
+    with running("health"):
         if app is not own_app:
             message = f"only celery -A tasks writes heartbeats, for this app use {celery_command()} inspect ping"
             raise InvalidArgumentError(message)

@@ -14,7 +14,7 @@ from chat.screen import counted, printable, say
 from chat.store.connect import connect
 from tasks.archive.restore import NothingSentError
 from tasks.archive.restore import restore as restore_archive
-from tasks.commands.console import DONE, INCOMPLETE, exit_codes
+from tasks.commands.console import DONE, INCOMPLETE, running
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def restore(
     archive: str, *, since: str | None, days: Collection[str], dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Restore an archive, print what became of each channel and exit with 3 where messages are left."""
-    with exit_codes("restore"):
+    with running("restore"):
         settings = Settings.from_env()
         days = [str(_day("--day", day)) for day in days] if since is None else _days_since(since, days)
         client = connect(settings.redis_url)

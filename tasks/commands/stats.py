@@ -22,7 +22,7 @@ from chat import InvalidArgumentError
 from chat.screen import age, confirm_pause, printable, size
 from chat.store.connect import connect
 from chat.store.urls import redact_url
-from tasks.commands.console import Fitting, console, exit_codes, write
+from tasks.commands.console import Fitting, console, running, write
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_fullest, read_memory, read_queue
@@ -55,7 +55,7 @@ class Reading:
 
 def stats(*, watch: bool, every: float | None, shards: bool, as_json: bool) -> None:
     """Print the state of the chat once, or until Ctrl-C."""
-    with exit_codes("stats"):
+    with running("stats"):
         settings = Settings.from_env()
         read = _reader(settings)
         if every is not None and not watch:

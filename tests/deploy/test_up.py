@@ -38,7 +38,7 @@ FOLDER = 'it\'s "50 %" größer'  # a path with what means something to shells a
 class Up:
     def __init__(self, folder: Path) -> None:
         for name in ("chat", "tasks", "deploy"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name)
         shutil.copy(ROOT / "celeryconfig.py", folder)
         self.folder = folder
         self.port, self.flower = free_port(), free_port()
