@@ -1,30 +1,20 @@
-"""Settings of the chat: environment names, defaults and limits.
-
-No other module reads the environment. ``tasks.settings`` adds what the daemon needs.
-"""
+"""Settings of the chat: names, defaults and limits. ``tasks.settings`` adds what the daemon needs."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dotenv import dotenv_values, find_dotenv
-from dotenv.parser import parse_stream
-
+from chat._environment import environment, lines_of_file
 from chat._errors import SettingsError
 from chat.store.arguments import LONGEST, safe_repr, short
 from chat.store.urls import FORMS, parse_place, password_hint, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from dotenv.parser import Binding
 
 __all__ = ["Settings", "option", "seconds", "unknown_names", "whole"]
 
@@ -155,7 +145,7 @@ class Settings:
         Raises:
             SettingsError: a value is not allowed; the message is one line with its name.
         """
-        environ = _environment() if environ is None else environ
+        environ = environment() if environ is None else environ
         given: dict[str, Any] = {item.name: environ.get(item.metadata["name"], "").strip() for item in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value})
 
@@ -170,31 +160,6 @@ def _validated(item: Field[Any], value: Any) -> Any:
         raise SettingsError(message) from None
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment, and what ``.env`` adds to it."""
-    good = StringIO("".join(line.original.string for line in _lines_of_file()[1] if not line.error))
-    from_file = {name: value or "" for name, value in dotenv_values(stream=good).items()}
-    return from_file | {k: v for k, v in os.environ.items() if v}
-
-
-def _lines_of_file() -> tuple[str, list[Binding]]:
-    """Return the path of ``.env`` in this folder or the nearest above it, empty for none, and its statements.
-
-    Raises:
-        SettingsError: it cannot be read.
-    """
-    path = find_dotenv(usecwd=True)
-    try:
-        text = Path(path).read_text("utf-8") if path else ""
-    except UnicodeDecodeError:
-        message = f"{path} is no UTF-8, must be text in UTF-8: save it in that encoding"
-        raise SettingsError(message) from None
-    except OSError as error:
-        message = f"{path} cannot be read, must be a file that this user may read: {error.strerror}"
-        raise SettingsError(message) from None
-    return path, list(parse_stream(StringIO(text)))
-
-
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return a warning for each misspelt setting, and for each line of ``.env`` that sets nothing.
 
@@ -204,8 +169,8 @@ def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     known = [*(item.metadata["name"] for item in fields(Settings)), *DAEMON_NAMES]
     lines = []
     if environ is None:
-        environ = _environment()
-        path, statements = _lines_of_file()
+        environ = environment()
+        path, statements = lines_of_file()
         unread = [line.original.line for line in statements if line.error]
         lines += [f"{path}, line {number} is no NAME=value and does nothing" for number in unread]
     for name in sorted(name for name, value in environ.items() if value.strip()):

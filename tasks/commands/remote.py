@@ -5,7 +5,6 @@ Where there is no report, the error says why.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,7 @@ from redis.exceptions import RedisError
 from chat import ChatError
 from tasks.cleaning import Report
 from tasks.commands.console import celery_command
-from tasks.periodic import chat_redis
-from tasks.stats.figures import read_stats
+from tasks.commands.task_state import TaskState, removed
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,60 +33,11 @@ INSPECT_TIMEOUT = 1.0  # seconds that workers have to answer
 EXPIRES = 60  # seconds until a task that no worker had time for is discarded
 LONGEST = EXPIRES + 90  # seconds until a report is no longer expected; above the hard time limit
 POLL = 1  # seconds between two checks of the task
-NO_NEWS_AFTER = 3  # seconds without an update until that is shown
-PING_AFTER = 10  # seconds without an update until the worker is pinged, and until it is pinged again
 PING_TIMEOUT = 5  # seconds, of each of two pings; a busy worker still answers a ping within this time
 
 
 class WorkerError(ClickException):
     """Raised when a worker did not finish a sweep; says what to do."""
-
-
-@dataclasses.dataclass
-class TaskState:
-    """The state of a sweep's task, as far as its worker has stored it."""
-
-    bar: Bar | None = None
-    before: int = 0  # messages removed from the chat, ever, when the task was sent
-    node: str = ""  # the worker that began the task
-    done: int = 0  # channels
-    total: int = 0
-    restarted_after: str = ""  # how far the task was when its process died and another one began anew
-    updated: float = dataclasses.field(default_factory=time.monotonic)  # time of the last update
-    pinged: float = 0.0  # time of the last ping
-    process: int = 0  # the worker's process that began the task
-    meta: Any = None  # what was stored with the last state
-
-    def update(self, stored: dict[str, Any]) -> None:
-        """Note a state that the worker has stored, which may be the last one again."""
-        state, meta = stored["status"], stored["result"]
-        if state not in {"STARTED", "PROGRESS"} or meta == self.meta:
-            return
-        self.meta, self.updated, self.node = meta, time.monotonic(), meta.get("hostname", self.node)
-        if state == "PROGRESS":
-            self.done, self.total = meta["done"], meta["total"]
-            if self.bar:
-                self.bar(self.done, self.total)
-        elif self.process != meta["pid"]:
-            self.restarted_after = self.so_far() if self.process else ""
-            self.process = meta["pid"]
-
-    def should_ping(self) -> bool:
-        """Return whether the last update is so old that the worker should be pinged; show its age before that."""
-        now = time.monotonic()
-        if self.bar and now - self.updated >= NO_NEWS_AFTER:
-            self.bar.quiet(now - self.updated)
-        if not self.node or now - max(self.updated, self.pinged) < PING_AFTER:
-            return False
-        self.pinged = now
-        return True
-
-    def so_far(self) -> str:
-        """Return how far the task came, and how many messages were removed meanwhile."""
-        came = f"at {self.done:,} of {self.total:,} channels" if self.total else "before it told how far it was"
-        with suppress(ChatError, RedisError):
-            return f"{came}; {max(0, _removed() - self.before):,} messages were removed meanwhile"
-        return came
 
 
 def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar | None = None) -> Report:
@@ -108,7 +57,7 @@ def run_in_worker(app: Celery, sweep: str, overrides: dict[str, Any], bar: Bar |
     if not answers(app):
         message = f"no worker answers: start one ({celery_command()} worker), or use --now to clean in this process"
         raise WorkerError(message)
-    state = TaskState(bar, before=_removed())
+    state = TaskState(bar, before=removed())
     sent = app.tasks[f"tasks.{sweep}"].apply_async(kwargs=overrides, expires=EXPIRES)
     try:
         report = _follow(app, sent, state)
@@ -177,12 +126,6 @@ def _revoked(reason: str, state: TaskState) -> str:
     if reason == "expired":
         return f"no worker had time within {EXPIRES} s, nothing was done: try again, or use --now"
     return f"somebody took it back ({reason}) before it began, nothing was done"
-
-
-def _removed() -> int:
-    """Return how many messages were ever removed from the chat."""
-    client, settings = chat_redis()
-    return read_stats(client, settings=settings).removed
 
 
 def is_alive(app: Celery, node: str) -> bool:

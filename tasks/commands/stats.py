@@ -7,50 +7,32 @@ import json
 import sys
 import time
 from contextlib import nullcontext, suppress
-from math import inf
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from rich.console import Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from chat import InvalidArgumentError
-from chat.screen import age, confirm_pause, printable, size
+from chat.screen import confirm_pause
 from chat.store.connect import connect
 from chat.store.urls import redact_url
-from tasks.commands.console import Fitting, console, running, write
+from tasks.commands.console import console, running, write
+from tasks.commands.stats_screen import Reading, line, screen
 from tasks.settings import Settings
 from tasks.stats.figures import read_stats
 from tasks.stats.usage import read_fullest, read_memory, read_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from rich.console import RenderableType
+    from rich.console import Group
+    from rich.text import Text
 
-    from tasks.stats.usage import Memory, Queue
-    from tasks.stats.values import ShardStats, Stats, SweepStats
+    from tasks.stats.usage import Queue
 
-__all__ = ["Reading", "screen", "stats", "verdict"]
-
-# Of the tables, and of those for narrow terminals.
-SWEEP_COLUMNS = ("success", "took", "removed", "due", "overdue"), ("success", "due", "overdue")
-DUE = ("idle", "over_backlog", "too_old", "expired")
-SHARD_COLUMNS = ("shard", "channels", "messages", "clients", *DUE), ("shard", "channels", *DUE)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reading:
-    """The state of Redis and the broker at one moment; in place of a queue that could not be read, the reason."""
-
-    stats: Stats
-    memory: Memory
-    fullest: list[tuple[str, int]]
-    queue: Queue | str
+__all__ = ["stats"]
 
 
 def stats(*, watch: bool, every: float | None, shards: bool, as_json: bool) -> None:
@@ -103,7 +85,7 @@ def _follow(read: Callable[[], Reading], url: str, *, every: float, shards: bool
                 reading = read()
                 shown = _to_json(reading, shards=shards) if as_json else screen(reading, shards=shards)
             except (RedisConnectionError, RedisTimeoutError) as error:  # it may come back
-                shown = _line(f"no Redis at {url}: {error}")
+                shown = line(f"no Redis at {url}: {error}")
             if isinstance(shown, str):
                 print(shown, flush=True)
             elif is_live:
@@ -123,100 +105,3 @@ def _to_json(reading: Reading, *, shards: bool) -> str:
     queue = None if isinstance(reading.queue, str) else dataclasses.asdict(reading.queue)
     found |= {"memory": dataclasses.asdict(reading.memory), "fullest": reading.fullest, "queue": queue}
     return json.dumps(found)
-
-
-def screen(reading: Reading, *, shards: bool = False) -> Group:
-    """Return the screen of ``celery -A tasks stats``."""
-    found, queue = reading.stats, reading.queue
-    limit = "no limit"
-    if found.memory_limit:
-        limit = f"{size(found.memory_limit)}, {100 * found.memory_used / found.memory_limit:.0f} % used"
-    kinds = ", ".join(f"{size(count)} {kind}" for kind, count in dataclasses.asdict(reading.memory).items())
-    facts = [
-        "",
-        f"channels {found.channels:,}, messages {found.messages:,} ({found.sent:,} sent), clients {found.clients:,}",
-        f"memory   {size(found.memory_used)} of {limit}",
-        f"         about {kinds}",
-        f"queue    {queue if isinstance(queue, str) else f'{queue.waiting:,} waiting, {queue.unacked:,} taken'}",
-        "",
-    ]
-    notes = [f"  {name}: {printable(note)}" for name, sweep in found.sweeps.items() for note in _problems(sweep)]
-    fullest = [f"{count:9,}  {printable(name)}" for name, count in reading.fullest]
-    sweeps = Fitting(*(_sweep_table(found.sweeps, *columns) for columns in SWEEP_COLUMNS))
-    parts: list[RenderableType] = [_headline(found), *map(_line, facts), sweeps, *map(_line, notes)]
-    parts += map(_line, ["", "fullest channels", *fullest] if fullest else [])
-    if shards:
-        parts += [_line(""), Fitting(*(_shard_table(found.shards, *columns) for columns in SHARD_COLUMNS))]
-    return Group(*parts)
-
-
-def _line(text: str, style: str = "") -> Text:
-    """Return a line that a narrow terminal cuts off."""
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
-
-
-def _headline(found: Stats) -> Text:
-    """Return in one line whether cleaning keeps up."""
-    sweeps = found.sweeps.values()
-    late = max(sweep.behind or 0 for sweep in sweeps)
-    if any(sweep.success_age is None for sweep in sweeps):
-        return _line("not every sweep has succeeded yet: do a worker and beat run?", "bold yellow")
-    if late:
-        return _line(f"behind by {age(late)}: do a worker and beat run?", "bold red")
-    if unfinished := [name for name, sweep in found.sweeps.items() if sweep.last.report.get("due")]:
-        return _line(f"not finished: {', '.join(unfinished)}", "bold yellow")
-    if by_cron := [sweep.success_age or 0 for sweep in sweeps if sweep.behind is None]:
-        # Only the schedule knows what is late.
-        return _line(f"by cron, and the oldest success is {age(max(by_cron))} old")
-    return _line("keeping up", "bold green")
-
-
-def verdict(sweep: SweepStats) -> str:
-    """Return whether a sweep keeps up."""
-    if left := sweep.last.report.get("due"):
-        return f"left {left:,} due"
-    if sweep.success_age is None:
-        return "no success yet"
-    if sweep.behind is None:
-        return "by cron"
-    return f"behind by {age(sweep.behind)}" if sweep.behind else "keeping up"
-
-
-def _sweep_table(sweeps: dict[str, SweepStats], *columns: str) -> Table:
-    """Return a row for each sweep."""
-    rows = Table("sweep", "", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        rows.add_column(name, justify="right", min_width=8)
-    for name, sweep in sweeps.items():
-        report = sweep.last.report
-        cells = {
-            "success": age(sweep.success_age),
-            "took": f"{report['seconds']:.3f} s" if report else "-",
-            "removed": f"{max(report['channels'], report['messages'], report['clients']):,}" if report else "-",
-            "due": f"{sweep.due:,}",
-            "overdue": age(sweep.overdue) if sweep.due and sweep.overdue else "-",
-        }
-        rows.add_row(name, verdict(sweep), *(cells[column] for column in columns))
-    return rows
-
-
-def _problems(sweep: SweepStats) -> Iterator[str]:
-    """Yield what else an operator should know about a sweep."""
-    past = [moment for moment in (sweep.ended_age, sweep.failed_age) if moment is not None]
-    if sweep.started_age is not None and sweep.started_age < min(past, default=inf):
-        yield f"running for {age(sweep.started_age)}, or broken off"
-    success_age = inf if sweep.success_age is None else sweep.success_age
-    if sweep.failed_age is not None and sweep.failed_age < success_age:
-        yield f"failed {age(sweep.failed_age)} ago: {sweep.last.error}"
-    if error := sweep.last.report.get("error"):
-        yield str(error)
-
-
-def _shard_table(shards: tuple[ShardStats, ...], *columns: str) -> Table:
-    """Return a row for each shard."""
-    rows = Table(box=None, pad_edge=False)
-    for name in columns:
-        rows.add_column(name, justify="right")
-    for shard in shards:
-        rows.add_row(*(str(getattr(shard, name)) for name in columns))
-    return rows

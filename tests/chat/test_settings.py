@@ -130,7 +130,7 @@ def test_nothing_but_the_settings_reads_the_environment() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if "os.environ" in path.read_text()
     ]
-    assert readers == ["chat/settings.py"]
+    assert readers == ["chat/_environment.py"]
 
 
 def test_a_place_is_what_redis_py_is_told() -> None:

@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 from chat.screen import age, size
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.commands.console import console
-from tasks.commands.stats import Reading, verdict
-from tasks.commands.stats import screen as stats_screen
+from tasks.commands.stats_screen import Reading, verdict
+from tasks.commands.stats_screen import screen as stats_screen
 from tasks.stats.figures import Stats, SweepStats, read_stats
 from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
 from tasks.stats.values import LATE_SECONDS

@@ -16,7 +16,7 @@ from celery.exceptions import NotRegistered, TaskRevokedError
 from servers import Server, eventually
 
 from tasks.cleaning import Report
-from tasks.commands import remote
+from tasks.commands import remote, task_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +38,10 @@ class Task:
         self.backend.result_consumer.consume_from(self.sent.id)  # as sending a task does
         monkeypatch.setattr(self.app.tasks["tasks.clean_backlog"], "apply_async", self.send)
         monkeypatch.setattr(remote, "answers", lambda _: True)
-        monkeypatch.setattr(remote, "chat_redis", lambda: (lab.redis, lab.settings))
+        monkeypatch.setattr(task_state, "chat_redis", lambda: (lab.redis, lab.settings))
         monkeypatch.setattr(remote, "is_alive", lambda *_: self.replies.pop(0) if self.replies else True)
         for name, seconds in {"POLL": 0.02, "NO_NEWS_AFTER": 0.01, "PING_AFTER": 0.05, "LONGEST": 5}.items():
-            monkeypatch.setattr(remote, name, seconds)
+            monkeypatch.setattr(remote if hasattr(remote, name) else task_state, name, seconds)
 
     def send(self, **_: Any) -> AsyncResult:
         self.sent.backend = self.backend  # the run before, if there was one, gave it up

@@ -13,7 +13,7 @@ import pytest
 from guard import watch
 from servers import ROOT, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("install")]  # they share an environment
 
 FOLDER = "it's 50 % größer"
 PROJECT = """
