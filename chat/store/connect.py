@@ -14,7 +14,6 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -50,7 +49,7 @@ class Cluster(RedisCluster):
     def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except (RedisClusterException, ClusterError) as error:
+        except (RedisClusterException, ClusterError, AttributeError) as error:
             raise explain_cluster(error) from error
 
 
@@ -87,12 +86,7 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         token = WITHIN_COMMAND.set(True)
         try:
             return await super().execute_command(*args, **options)
-        except AttributeError as error:
-            # redis-py closes the free connections of a node that fails a command. A task that takes one of them then
-            # finds no writer in Connection._send_packed_command.
-            message = "the connection was closed while it was in use"
-            raise RedisConnectionError(message) from error
-        except (RedisClusterException, ClusterError) as error:
+        except (RedisClusterException, ClusterError, AttributeError) as error:
             raise explain_cluster(error) from error
         finally:
             WITHIN_COMMAND.reset(token)

@@ -120,7 +120,7 @@ async def run_all_async(client: AsyncClient, commands: Sequence[Command]) -> lis
     async def ask(node: Any) -> None:
         own = by_node[node]
         asked = [PipelineCommand(index, *commands[index].words, **commands[index].options) for index in own]
-        with suppress(*UNANSWERED, AttributeError):  # see AsyncCluster._attempt
+        with suppress(*UNANSWERED, AttributeError):  # see explain_cluster
             if node:
                 await node.execute_pipeline(asked)
                 _put(replies, own, [command.result for command in asked])
