@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -13,7 +14,6 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -28,6 +28,8 @@ __all__ = ["confirm_client", "connect", "connect_async", "stop_retrying"]
 RETRIES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  # seconds
 TIMEOUT = 5  # seconds for a connection or a reply: a half-open socket must not hang a caller
+
+WITHIN_COMMAND = ContextVar("WITHIN_COMMAND", default=False)  # of an AsyncCluster
 
 
 class Cluster(RedisCluster):
@@ -47,23 +49,30 @@ class Cluster(RedisCluster):
     def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except (RedisClusterException, ClusterError) as error:
+        except (RedisClusterException, ClusterError, AttributeError) as error:
             raise explain_cluster(error) from error
 
 
 class AsyncCluster(redis_asyncio.RedisCluster):
-    """`Cluster` for ``redis.asyncio``."""
+    """`Cluster` for ``redis.asyncio``, which leaves connections open while it asks for the nodes again.
+
+    redis-py closes those of all nodes then, also where other tasks wait for replies.
+    """
 
     def __init__(self, command_retry: AsyncRetry, **options: Any) -> None:
         self.command_retry = command_retry
         super().__init__(retry=AsyncRetry(NoBackoff(), 1), require_full_coverage=False, **options)
 
     async def initialize(self, *args: Any, **options: Any) -> Any:
-        """Ask which node has which slots; the first command does so."""
+        """Ask which node has which slots, if that is not known: before the first command, and after failures."""
         try:
-            return await super().initialize(*args, **options)
+            if self._initialize:
+                await self.nodes_manager.initialize(*args, **options)
+                self.commands_parser.node = self.nodes_manager.default_node  # asked when a command is not known
+                self._initialize = False
         except (RedisClusterException, IndexError) as error:
             raise explain_cluster(error) from error
+        return self
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command on the node that has its key."""
@@ -74,19 +83,21 @@ class AsyncCluster(redis_asyncio.RedisCluster):
         return await self.command_retry.call_with_retry(lambda: self._attempt(args, options), again)
 
     async def _attempt(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        token = WITHIN_COMMAND.set(True)
         try:
             return await super().execute_command(*args, **options)
-        except AttributeError as error:  # a connection was closed in use, see CUT_OFF in chat/store/nodes.py
-            message = "the connection was closed while it was in use"
-            raise RedisConnectionError(message) from error
-        except (RedisClusterException, ClusterError) as error:
+        except (RedisClusterException, ClusterError, AttributeError) as error:
             raise explain_cluster(error) from error
+        finally:
+            WITHIN_COMMAND.reset(token)
 
     async def aclose(self) -> None:
-        """Close all connections; redis-py leaves them open while it is about to ask for the nodes again."""
-        await super().aclose()
-        await self.nodes_manager.aclose()
-        await self.nodes_manager.aclose("startup_nodes")
+        """Close all connections; within a command, where redis-py calls it, only have the nodes asked for again."""
+        if not WITHIN_COMMAND.get():
+            await super().aclose()  # which closes none if the nodes are to be asked for again
+            await self.nodes_manager.aclose()
+            await self.nodes_manager.aclose("startup_nodes")
+        self._initialize = True
 
 
 class AsyncPrimary(redis_asyncio.Redis):

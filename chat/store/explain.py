@@ -92,6 +92,10 @@ def explain_cluster(error: Exception) -> RedisConnectionError:
     """Return the error of a cluster's client as the type that a client of one server would raise."""
     if isinstance(error, IndexError):  # redis-py's bug when a node's table of slots is empty
         return RedisConnectionError("the cluster has no slots yet: create it, or wait until that is done")
+    if isinstance(error, AttributeError):
+        # In Connection._send_packed_command, where redis-py closes the free connections of a node that failed another
+        # task, of which this task has just taken one; or in _execute_command, where ASK names a node without slots.
+        return RedisConnectionError("the connection was closed while it was in use, or the slot moves to a new node")
     refused = re.search("HELLO must be called|Authentication required|invalid username-password", str(error))
     explained = (AuthenticationError if refused else RedisConnectionError)(str(error))
     _explain(explained, EXPLANATIONS)

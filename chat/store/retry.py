@@ -1,16 +1,25 @@
-"""Retries of the clients of `connect`: one policy for all connections of a client, which can be stopped."""
+"""Retries: one policy for all connections of a client, which can be stopped, and what a node leaves unanswered."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, ClusterDownError, RedisError, SlotNotCoveredError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from chat.store.explain import explain_server
 
-__all__ = ["AsyncSharedRetry", "ExplainingAsyncRetry", "ExplainingRetry", "SharedRetry"]
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+__all__ = ["UNANSWERED", "AsyncSharedRetry", "ExplainingAsyncRetry", "ExplainingRetry", "SharedRetry", "ask_again"]
+
+# A node is gone, or has given the slot away (MovedError is an AskError): the cluster's client finds out who has it now.
+UNANSWERED = (RedisConnectionError, RedisTimeoutError, SlotNotCoveredError, AskError, TryAgainError, ClusterDownError)
+T = TypeVar("T")
 
 
 class SharedRetry(Retry):
@@ -49,3 +58,16 @@ class ExplainingAsyncRetry(AsyncSharedRetry):
         except RedisError as error:
             explain_server(error)
             raise
+
+
+def ask_again(commands: Sequence[T], replies: list[Any], own: list[int]) -> Generator[T, Any, None]:
+    """Yield each command of a node that it did not answer, and put the reply that is sent back into its place.
+
+    A command that fails once more answers for those after it: its node is gone, and each attempt takes a second.
+    """
+    failed: Exception | None = None
+    for index in own:
+        if isinstance(replies[index], UNANSWERED):
+            replies[index] = failed or (yield commands[index])
+            if isinstance(replies[index], UNANSWERED):
+                failed = replies[index]

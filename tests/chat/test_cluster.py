@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters import Cluster, ask
-from lab import Lab, bodies, keys
+from lab import Blocking, Lab, bodies, keys
 from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -143,6 +143,22 @@ def test_a_call_waits_while_its_slot_moves(cluster: Cluster) -> None:
         cluster.move_keys(slot, target)
         cluster.end_move(slot, source, target)
         assert sent.result().id == 2
+
+
+@pytest.mark.parametrize("face", ["sync", "async"], indirect=True)
+def test_a_call_cannot_reach_a_slot_that_moves_to_a_new_node_but_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    target = cluster.join(tmp_path / "new")
+    with cluster.client() as client:
+        lab = Lab(client)
+        chat = lab.chat if isinstance(lab.chat, Blocking) else Chat.from_url(cluster.url)
+        chat.send_message("lobby", "x")
+        slot = slot_of(cluster, "lobby")
+        source = cluster.begin_move(slot, target)
+        cluster.move_keys(slot, target)
+        with pytest.raises(RedisConnectionError):
+            chat.send_message("lobby", "y")
+        cluster.end_move(slot, source, target)
+        assert chat.send_message("lobby", "y").id == 2
 
 
 def tried_again(server: Server) -> int:

@@ -168,6 +168,16 @@ class Cluster:
             ask(node, "CLUSTER SETSLOT", slot, "NODE", _id(target))
         eventually(self.settled)
 
+    def join(self, folder: Path) -> Server:
+        """Start one more primary, without slots, and let it join."""
+        bus = free_port()
+        folder.mkdir()
+        node = Server(self.nodes[0].engine, folder, self.nodes[0].options | {"cluster-port": str(bus)}, free_port())
+        self.nodes.append(node.start())
+        ask(self.nodes[0], "CLUSTER MEET", HOST, node.port, bus)
+        eventually(self.whole)
+        return node
+
     def kill(self, server: Server) -> None:
         """Kill the node and wait until what was its has another owner: a primary needs a replica."""
         server.stop(signal.SIGKILL)
