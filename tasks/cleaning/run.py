@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 PROGRESS_EVERY = 0.5  # seconds
+
+_keys_of = cache(Keys)  # the keys of all shards are named once, not by each run
 
 
 class Run:
@@ -76,7 +78,7 @@ class Run:
         self._settings = daemon_settings(settings)
         self._limits, self._defaults = Limits.of(self._settings, overrides), Limits.of(self._settings)
         self._rules = rules_of(self._limits, sweep)
-        self._keys = Keys(self._settings.prefix, self._settings.shards)
+        self._keys = _keys_of(self._settings.prefix, self._settings.shards)
         self._shards = _chosen(shards, self._settings.shards)
         self._seconds = None if time_budget is None else milliseconds("time_budget", time_budget) / 1000
         self._dry_run, self._progress, self._ends = dry_run, progress, ends
@@ -142,8 +144,9 @@ class Run:
 
     def _with_work(self, rule: Rule) -> list[Calls]:
         """Return the calls of a rule in each shard that has something due by it, seen in one round trip."""
+        mark = self.mark(rule)
         of_shards = [Calls(rule, self._limits, self._keys, shard) for shard in self._shards]
-        looks = [calls.due(0, 0) if self._dry_run else calls.survey(self.mark(rule)) for calls in of_shards]
+        looks = [calls.due(0, 0) if self._dry_run else calls.survey(mark) for calls in of_shards]
         replies = call_all(self.client, looks)
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         work = []

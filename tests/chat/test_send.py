@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lab import Lab, at_once, bodies, keys
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from chat import Chat, ChatError, InvalidArgumentError, KeyReusedError, MessageTooLongError
 
@@ -315,6 +316,13 @@ def test_four_threads_share_a_chat_and_ids_have_no_gap(lab: Lab) -> None:
 
     at_once(run)
     assert sorted(ids) == list(range(1, 101))
+
+
+def test_a_send_that_cannot_read_when_its_tokens_end_stores_nothing(lab: Lab) -> None:
+    lab.redis.hset(lab.key("lobby", "sent:1"), "window", "damaged")
+    with pytest.raises(ResponseError):
+        lab.send("lobby", "x")
+    assert not lab.redis.exists(lab.key("lobby", "log:"))
 
 
 def send_ten(port: int, number: int) -> list[int]:

@@ -8,9 +8,8 @@
 --       longest          bytes of the longest entry that is allowed
 -- Returns {id of the last entry, entry...}, entries oldest first as in the log; about 1 MB of them, the newest ones.
 --         The error LOST where `trimmed` was lost: the messages get new ids, which are written down, by history_lost.lua
-local log, trimmed = KEYS[1], KEYS[2]
-local channel, limit, before, longest = unpack(ARGV)
+local log, trimmed, channel = KEYS[1], KEYS[2], ARGV[1]
 
 local base = tonumber(redis.call('HGET', trimmed, channel))
 if not base and redis.call('EXISTS', log) == 1 then return { err = 'LOST the ids of this channel' } end
-return newest(log, base or 0, limit, before, longest)
+return newest(log, base or 0)

@@ -4,8 +4,7 @@
 -- KEYS  as of history.lua
 -- ARGV  as of history.lua
 -- Returns as history.lua
-local log, trimmed, meta = unpack(KEYS)
-local channel, limit, before, longest = unpack(ARGV)
+local log, trimmed, meta, channel = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 
 local base = tonumber(redis.call('HGET', trimmed, channel)) or begin(trimmed, meta, channel, true)
-return newest(log, base, limit, before, longest)
+return newest(log, base)

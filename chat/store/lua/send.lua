@@ -11,13 +11,7 @@
 --       hard_backlog     messages stored at most, 0 for no cap
 --       dedupe_ms        ms for which the token is to be known, at least
 -- Returns {id, sent_ms}; of a token that is known {id, sent_ms, digest}, those of the message that it was used for
-local log, updated, sizes, heads, polled, trimmed, meta = unpack(KEYS, 1, 7)
-local channel, body, token, digest, hard_backlog, dedupe_ms = unpack(ARGV)
 local SHRINK = 1000 -- a lowered cap shrinks an old log by this many messages a send, to stay short
-
-local base = tonumber(redis.call('HGET', trimmed, channel))
-local sent = find_token(token, log, base)
-if sent then return sent end
 
 local traces = not base and (redis.call('ZSCORE', sizes, channel) or redis.call('ZSCORE', polled, channel))
 local sent_ms = now_ms
@@ -27,23 +21,25 @@ if redis.call('ZADD', updated, 'GT', 'CH', now_ms, channel) == 0 then -- the ser
   if sent_ms < updated_ms then redis.call('ZADD', updated, sent_ms, channel) end
 end
 local size = redis.call('RPUSH', log, string.format('%d:', sent_ms) .. body)
-local known_size = tonumber(redis.call('ZINCRBY', sizes, 1, channel))
+local known_size = tonumber(redis.call('ZINCRBY', sizes, '1', channel))
 if size == 1 then redis.call('ZADD', heads, sent_ms, channel) end
-if not base then
-  base = begin(trimmed, meta, channel, traces or size > 1)
-elseif known_size > size then
-  base = count_removed(trimmed, meta, channel, base, known_size - size) -- the log was lost
-end
-
-local excess = tonumber(hard_backlog) > 0 and math.min(size - hard_backlog, SHRINK) or 0
-if excess > 0 then
+local removed = base and known_size > size and known_size - size or 0 -- lost with the log
+base = base or begin(trimmed, meta, channel, traces or size > 1)
+if hard_backlog > 0 and size > hard_backlog then
+  local excess = math.min(size - hard_backlog, SHRINK)
   redis.call('LTRIM', log, excess, -1)
-  base, size = count_removed(trimmed, meta, channel, base, excess), size - excess
+  removed, size = removed + excess, size - excess
+end
+if removed > 0 then
+  base = base + removed
+  redis.call('HSET', trimmed, channel, base)
+  redis.call('HINCRBY', meta, 'removed', removed)
 end
 if size ~= known_size then redis.call('ZADD', sizes, size, channel) end
-redis.call('HINCRBY', meta, 'sent', 1)
+redis.call('HINCRBY', meta, 'sent', '1')
 
 local id = base + size
-note_token(token, id, digest, dedupe_ms)
+local hash = left >= dedupe_ms and left <= AHEAD_MS and last or turn(last, first[2], second[2], dedupe_ms)
+redis.call('HSET', KEYS[hash], token, string.format('%d', id) .. (digest ~= '' and ':' .. digest or ''))
 redis.pcall('SPUBLISH', log, '') -- wakes waiting checks; a user that may not publish has stored the message all the same
 return { id, sent_ms }
