@@ -84,6 +84,15 @@ def test_a_channel_without_clients_goes_on_above_its_ids_when_it_comes_back(lab:
     assert lab.send("lobby", "m4").id == 4
 
 
+def test_channels_that_are_removed_together_go_on_above_the_ids_of_the_longest(redis: Redis) -> None:
+    lab = Lab(redis, shards=1)
+    for channel, count in (("first", 1), ("longest", 3), ("last", 1)):
+        lab.send_all(channel, count)
+        lab.idle(channel, 1000)
+    assert clean_channels(redis, settings=lab.settings).channels == 3
+    assert lab.send("longest", "m4").id == 4
+
+
 def test_a_channel_with_a_name_that_begins_alike_is_not_touched(lab: Lab) -> None:
     lab.send("lobby", "x")
     lab.send("lobby2", "x")
