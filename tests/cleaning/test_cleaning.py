@@ -1024,7 +1024,7 @@ def test_a_lease_of_another_type_is_one_shards_error(lab: Lab) -> None:
 def test_names_of_others_in_an_index_go_and_harm_nothing(lab: Lab, clean: Callable[..., Report]) -> None:
     fill(lab)
     for index, score in (("updated", 1), ("sizes", 10**6), ("heads", 1), ("polled", 1)):
-        for name in ("of others", b"\xff\xfe"):
+        for name in ("of others", b"\xff\xfe", f"only in {index}"):
             lab.redis.zadd(lab.key("c0", index), {name: score})
     arguments: dict[str, Any] = {"backlog": 2, "message_timeout": 900} if clean is clean_backlog else {}
     report = clean(lab.redis, **arguments)

@@ -456,6 +456,56 @@ def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
     assert history(archived, "lobby") == [f"m{number}" for number in range(1, 501)]
 
 
+def test_a_channel_that_is_removed_while_it_is_restored_does_not_begin_below_its_ids(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.send_all("lobby", 250)
+    forget(archived, "lobby")
+    calls = []
+
+    def late(*call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 1:
+            forget(archived, "lobby")
+        return FOLLOW(*call)
+
+    monkeypatch.setattr(restoring, "FOLLOW", late)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, archived.send("lobby", "m251").id) == (100, 150, 251)
+
+
+def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_are_given_while_it_is_restored(
+    redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+    redis.flushdb()
+
+    def late(*call: Any) -> Any:
+        lab.send_all("other", 2)
+        forget(unkept(lab, shards=1), "other")
+        return BEGIN(*call)
+
+    monkeypatch.setattr(restoring, "BEGIN", late)
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.messages, restored.left, lab.traces("lobby")) == (0, 3, {})
+
+
+def test_what_came_back_after_redis_was_emptied_is_known_whatever_other_channels_were_given(
+    redis: Client, folder: Path
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+    redis.flushdb()
+    restore(redis, folder, settings=lab.settings)
+    lab.send_all("other", 5)
+    forget(unkept(lab, shards=1), "other")
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.messages, restored.stored, restored.left) == (0, 3, 0)
+
+
 @pytest.mark.one_server
 @pytest.mark.parametrize("gone", [True, False], ids=["gone", "living"])
 def test_a_lost_reply_is_no_change_and_the_rest_comes_back(
