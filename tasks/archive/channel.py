@@ -13,8 +13,9 @@ from redis.exceptions import OutOfMemoryError
 from chat.store.entries import sent_ms_of, time_of
 from chat.store.keys import decode_name
 from chat.store.nodes import Command, raise_first, run_all
-from chat.store.scripts import Script, out_of_memory
+from chat.store.scripts import out_of_memory
 from tasks.archive.rows import blocks, merged
+from tasks.archive.scripts import BEGIN, FOLLOW, PEEK_BEGIN, PEEK_FOLLOW, STORED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from tasks.archive.rows import Row
 
 __all__ = ["ChannelRestore", "Restored"]
-
-PACKAGE = __name__.rpartition(".")[0]
-RESTORE = Script("restore", "time", "joining", package=PACKAGE)
-PEEK_RESTORE = Script("peek_restore", "joining", package=PACKAGE)
 
 GAP = "the ids between are not in the archive"
 GIVEN = "later ids of the channel are not in the archive"
@@ -82,18 +79,12 @@ class ChannelRestore:
         shard = keys.shard_of(name)
         indexes = keys.of_shard(shard, "updated", "sizes", "heads", "polled", "trimmed", "meta")
         self._keys = keys.of_channels(shard, [name], "log") + indexes
-        log, *_, trimmed, meta = self._keys
-        commands = [
-            Command(trimmed, ("HGET", trimmed, name)),
-            Command(log, ("LLEN", log)),
-            Command(meta, ("HMGET", meta, "epoch", "floor", "unkept")),
-        ]
-        base, size, (epoch, floor, unkept) = raise_first(run_all(client, commands))
-        self._base = None if base is None else int(base)  # id of the newest message that is not stored
-        self._top = int(base or 0) + size  # and of the newest that is
-        self._epoch = str(epoch or b"", "ascii")
-        given = min(int(floor or 0), int(unkept or floor or 0))  # as in joining.lua
-        self._unsure = given if base is None else min(given, int(base))  # up to this id, others may have been removed
+        self._begin, self._follow = (PEEK_BEGIN, PEEK_FOLLOW) if dry_run else (BEGIN, FOLLOW)
+        base, size, epoch, unsure = STORED(client, self._keys, (name,))
+        self._base = base  # id of the newest message that is not stored; None where the channel is gone
+        self._top = (base or 0) + size  # and of the newest that is
+        self._epoch = str(epoch, "ascii")
+        self._unsure = unsure  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
         """Put back what follows on what is stored. Messages beyond a gap are skipped and counted."""
@@ -127,15 +118,15 @@ class ChannelRestore:
         # channel are not in the archive, or the archive is from before Redis was emptied (another epoch).
         above = OTHER if self._base is not None else ASKED if begin else GIVEN
         begin = begin and self._is_wanted(newest[1])
-        joins, stored_down_to, other_epoch = True, 0, not known
-        ids = range(self._unsure + 1 if other_epoch else 1, (newest[0] if begin else self._top) + 1)
+        joins, stored_down_to, epoch = True, 0, self._epoch if known else ""
+        ids = range(1 if epoch else self._unsure + 1, (newest[0] if begin else self._top) + 1)
         for last_id, block in blocks(self._within(chain([newest], rows), ids, above)):
             last = last_id
             may_write = known or begin or last > (self._base or 0) or last == stored_down_to
             reason = self._reason(last, begin=begin, known=known)
-            write = partial(self._write, begin=begin, other_epoch=other_epoch, stored_down_to=stored_down_to)
+            write = partial(self._write, begin=begin, epoch=epoch, stored_down_to=stored_down_to)
             stored = joins and may_write and write(last, block)
-            if joins and not stored and not other_epoch and self._base is not None and last > self._base:
+            if joins and not stored and epoch and self._base is not None and last > self._base:
                 last = self._leave_given_again(last, block)
                 stored = bool(block) and write(last, block)
                 joins = stored or last > self._base
@@ -178,13 +169,13 @@ class ChannelRestore:
             else:
                 self._leave(1, above if message_id >= ids.stop else OTHER)
 
-    def _write(self, last: int, block: list[bytes], *, begin: bool, other_epoch: bool, stored_down_to: int) -> bool:
+    def _write(self, last: int, block: list[bytes], *, begin: bool, epoch: str, stored_down_to: int) -> bool:
         """Put messages back, and return whether they are there now; in a dry run, whether they would be."""
         if self._dry_run and last == stored_down_to == self._base:
             return True  # it would follow on the block before, which is not stored
         try:
-            script = PEEK_RESTORE if self._dry_run else RESTORE
-            (joins,) = script(self._client, self._keys, (self._name, last, int(begin), int(other_epoch), *block))
+            script = self._begin if begin else self._follow
+            (joins,) = script(self._client, self._keys, (self._name, last, epoch, *block))
         except OutOfMemoryError as error:
             raise out_of_memory() from error
         return bool(joins)

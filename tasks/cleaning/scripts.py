@@ -35,24 +35,24 @@ DUE_BY_AGE, DUE_BY_SIZE = _script("due", "time", "by_age"), _script("due", "by_s
 SURVEY_BY_AGE, SURVEY_BY_SIZE = _script("survey", "time", "by_age"), _script("survey", "time", "by_size")
 NEXT_BY_AGE, NEXT_BY_SIZE = _script("next", "lease", "time", "by_age"), _script("next", "lease", "time", "by_size")
 
-PEEK_CHANNELS = _script("peek_channels", "time", "errors", "numbers", "sound", "idle")
-READ_CHANNELS = _script("read_channels", "time", "errors", "numbers", "sound", "idle", "slices")
-REMOVE_CHANNELS = _script(
-    "remove_channels", "lease", "time", "errors", "numbers", "sound", "idle", "ids", "floor", "drops"
-)
+_LOOKING = ("errors", "numbers", "sound")
+_TRIMMING = ("ids", "unkept", "account", "trims")
+_REMOVING = (*_TRIMMING, "floor", "removals")
 
-_TRIMMING = ("lease", "time", "errors", "numbers", "sound", "ids", "unkept", "drops")
-PEEK_BACKLOGS = _script("peek_backlogs", "errors", "numbers", "sound", "over_backlog")
-READ_BACKLOGS = _script("read_backlogs", "errors", "numbers", "sound", "over_backlog", "slices")
-TRIM_BACKLOGS = _script("trim_backlogs", *_TRIMMING, "over_backlog")
-PEEK_OLD = _script("peek_backlogs", "time", "errors", "numbers", "sound", "too_old")
-READ_OLD = _script("read_backlogs", "time", "errors", "numbers", "sound", "too_old", "slices")
-TRIM_OLD = _script("trim_backlogs", *_TRIMMING, "too_old")
+PEEK_CHANNELS = _script("peek_channels", "time", *_LOOKING, "idle")
+READ_CHANNELS = _script("read_channels", "time", *_LOOKING, "idle", "slices")
+REMOVE_CHANNELS = _script("remove_channels", "lease", "time", *_LOOKING, "idle", *_REMOVING)
 
+PEEK_BACKLOGS = _script("peek_backlogs", *_LOOKING, "over_backlog")
+READ_BACKLOGS = _script("read_backlogs", *_LOOKING, "over_backlog", "slices")
+TRIM_BACKLOGS = _script("trim_backlogs", "lease", "time", *_LOOKING, "over_backlog", *_TRIMMING)
+PEEK_OLD = _script("peek_backlogs", "time", *_LOOKING, "too_old")
+READ_OLD = _script("read_backlogs", "time", *_LOOKING, "too_old", "slices")
+TRIM_OLD = _script("trim_backlogs", "lease", "time", *_LOOKING, "too_old", *_TRIMMING)
+
+_FORGETTING = ("expired", "ids", "unkept", "floor", "last_client", "forgetting")
 PEEK_CLIENTS = _script("peek_clients", "time", "errors", "numbers")
-FORGET_CLIENTS = _script(
-    "forget_clients", "lease", "time", "errors", "numbers", "expired", "ids", "floor", "last_client"
-)
+FORGET_CLIENTS = _script("forget_clients", "lease", "time", "errors", "numbers", *_FORGETTING)
 
 EPOCH = _script("epoch")
 NOTE_RUN = _script("note_run", "time")

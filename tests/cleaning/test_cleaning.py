@@ -84,6 +84,15 @@ def test_a_channel_without_clients_goes_on_above_its_ids_when_it_comes_back(lab:
     assert lab.send("lobby", "m4").id == 4
 
 
+def test_channels_that_are_removed_together_go_on_above_the_ids_of_the_longest(redis: Redis) -> None:
+    lab = Lab(redis, shards=1)
+    for channel, count in (("first", 1), ("longest", 3), ("last", 1)):
+        lab.send_all(channel, count)
+        lab.idle(channel, 1000)
+    assert clean_channels(redis, settings=lab.settings).channels == 3
+    assert lab.send("longest", "m4").id == 4
+
+
 def test_a_channel_with_a_name_that_begins_alike_is_not_touched(lab: Lab) -> None:
     lab.send("lobby", "x")
     lab.send("lobby2", "x")
@@ -1015,7 +1024,7 @@ def test_a_lease_of_another_type_is_one_shards_error(lab: Lab) -> None:
 def test_names_of_others_in_an_index_go_and_harm_nothing(lab: Lab, clean: Callable[..., Report]) -> None:
     fill(lab)
     for index, score in (("updated", 1), ("sizes", 10**6), ("heads", 1), ("polled", 1)):
-        for name in ("of others", b"\xff\xfe"):
+        for name in ("of others", b"\xff\xfe", f"only in {index}"):
             lab.redis.zadd(lab.key("c0", index), {name: score})
     arguments: dict[str, Any] = {"backlog": 2, "message_timeout": 900} if clean is clean_backlog else {}
     report = clean(lab.redis, **arguments)

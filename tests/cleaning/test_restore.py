@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zlib
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,9 @@ from chat.store.entries import time_of
 from chat.store.nodes import nodes
 from tasks.archive import channel as restoring
 from tasks.archive import folder as archive_folder
-from tasks.archive.channel import RESTORE
 from tasks.archive.folder import Folder
 from tasks.archive.restore import restore
+from tasks.archive.scripts import BEGIN, FOLLOW
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.stats.figures import read_stats
 
@@ -154,10 +155,15 @@ def test_no_archive_is_one_clear_error(redis: Client, tmp_path: Path) -> None:
         restore(redis, tmp_path)
 
 
-def test_a_channel_whose_later_ids_are_not_in_the_archive_stays_gone(archived: Lab, folder: Path) -> None:
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "of a version that noted no such ids"])
+def test_a_channel_whose_later_ids_are_not_in_the_archive_stays_gone(
+    archived: Lab, folder: Path, *, noted: bool
+) -> None:
     archived.send_all("lobby", 6)
     clean_backlog(archived.redis, settings=archived.settings)
     forget(unkept(archived), "lobby")
+    if not noted:
+        archived.redis.hdel(archived.key("lobby", "meta"), "unkept")
     for dry_run in (True, False):
         (restored,) = restore(archived.redis, folder, dry_run=dry_run, settings=archived.settings)
         assert (restored.messages, restored.left) == (0, 3)
@@ -183,13 +189,16 @@ def test_later_ids_that_were_trimmed_or_lost_count_as_given_too(archived: Lab, f
     assert [(restored.messages, restored.left) for restored in found] == [(0, 3)] * 3
 
 
-def test_the_log_that_was_lost_and_removed_counts_as_given_too(archived: Lab, folder: Path) -> None:
+@pytest.mark.parametrize("lost", [["log:"], ["log:", "sizes"], ["log:", "sizes", "trimmed"]], ids=len)
+def test_the_log_that_was_lost_and_removed_counts_as_given_too(archived: Lab, folder: Path, lost: list[str]) -> None:
     archived.send_all("lobby", 6)
     clean_backlog(archived.redis, settings=archived.settings)
-    archived.redis.delete(archived.key("lobby", "log:"))
+    archived.redis.delete(*(archived.key("lobby", name) for name in lost))
     forget(archived, "lobby")
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
-    assert (restored.messages, restored.left, archived.send("lobby", "m7").id) == (0, 3, 7)
+    assert (restored.messages, restored.left) == (0, 3)
+    again = archived.send("lobby", "m7").id
+    assert again == 7 if lost == ["log:"] else again > 10**12
 
 
 def test_a_channel_that_lost_its_log_gets_nothing_until_its_ids_are_right_again(archived: Lab, folder: Path) -> None:
@@ -237,8 +246,24 @@ def test_ids_of_a_later_life_count_as_given_too(archived: Lab, folder: Path) -> 
     assert archived.send("lobby", "m6").id == 6
 
 
+def test_other_channels_of_a_shard_let_none_come_back_whose_later_ids_are_not_in_the_archive(
+    redis: Client, folder: Path
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, backlog=3, hard_backlog=0)
+    lab.send_all("lobby", 6)
+    clean_backlog(redis, settings=lab.settings)
+    clean_backlog(redis, backlog=0, settings=unkept(lab, shards=1).settings)
+    lab.send_all("short", 1)
+    clean_backlog(redis, backlog=0, settings=unkept(lab, shards=1).settings)
+    forget(lab, "lobby", "short")
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.channel, restored.messages, restored.left) == ("lobby", 0, 3)
+
+
 def test_other_channels_of_a_shard_do_not_keep_one_from_coming_back(redis: Client, folder: Path) -> None:
     lab = Lab(redis, archive=str(folder), shards=1, backlog=3, hard_backlog=4)
+    lab.send_all("emptied", 50)
+    clean_backlog(redis, backlog=0, settings=lab.settings)
     lab.send_all("long", 50)
     lab.check("bob", "long")
     lab.send_all("lobby", 3)
@@ -417,11 +442,11 @@ def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
 
     def failing(*call: Any) -> Any:
         calls.append(call)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise RedisConnectionError
-        return RESTORE(*call)
+        return FOLLOW(*call)
 
-    monkeypatch.setattr(restoring, "RESTORE", failing)
+    monkeypatch.setattr(restoring, "FOLLOW", failing)
     with pytest.raises(RedisConnectionError):
         restore(archived.redis, folder, settings=archived.settings)
     archived.check("bob", "lobby")
@@ -429,6 +454,56 @@ def test_a_restore_that_was_cut_off_goes_on_when_it_is_repeated(
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.first, restored.last, restored.stored, restored.left) == (1, 300, 200, 0)
     assert history(archived, "lobby") == [f"m{number}" for number in range(1, 501)]
+
+
+def test_a_channel_that_is_removed_while_it_is_restored_does_not_begin_below_its_ids(
+    archived: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.send_all("lobby", 250)
+    forget(archived, "lobby")
+    calls = []
+
+    def late(*call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 1:
+            forget(archived, "lobby")
+        return FOLLOW(*call)
+
+    monkeypatch.setattr(restoring, "FOLLOW", late)
+    (restored,) = restore(archived.redis, folder, settings=archived.settings)
+    assert (restored.messages, restored.left, archived.send("lobby", "m251").id) == (100, 150, 251)
+
+
+def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_are_given_while_it_is_restored(
+    redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+    redis.flushdb()
+
+    def late(*call: Any) -> Any:
+        lab.send_all("other", 2)
+        forget(unkept(lab, shards=1), "other")
+        return BEGIN(*call)
+
+    monkeypatch.setattr(restoring, "BEGIN", late)
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.messages, restored.left, lab.traces("lobby")) == (0, 3, {})
+
+
+def test_what_came_back_after_redis_was_emptied_is_known_whatever_other_channels_were_given(
+    redis: Client, folder: Path
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+    redis.flushdb()
+    restore(redis, folder, settings=lab.settings)
+    lab.send_all("other", 5)
+    forget(unkept(lab, shards=1), "other")
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.messages, restored.stored, restored.left) == (0, 3, 0)
 
 
 @pytest.mark.one_server
@@ -511,11 +586,12 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
     forget(archived, "lobby")
     sizes = []
 
-    def weighed(client: Any, its_keys: Any, args: Any) -> Any:
-        sizes.append(sum(len(entry) for entry in args[4:]))
-        return RESTORE(client, its_keys, args)
+    def weighed(script: Any, client: Any, its_keys: Any, args: Any) -> Any:
+        sizes.append(sum(len(entry) for entry in args[3:]))
+        return script(client, its_keys, args)
 
-    monkeypatch.setattr(restoring, "RESTORE", weighed)
+    monkeypatch.setattr(restoring, "BEGIN", partial(weighed, BEGIN))
+    monkeypatch.setattr(restoring, "FOLLOW", partial(weighed, FOLLOW))
     (restored,) = restore(archived.redis, folder, settings=archived.settings)
     assert (restored.messages, max(sizes) <= 1_000_000) == (60, True)
 

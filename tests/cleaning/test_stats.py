@@ -367,6 +367,17 @@ def test_the_log_that_was_lost_counts_as_removed(lab: Lab) -> None:
     assert stats(lab).messages == 0
 
 
+@pytest.mark.parametrize(("clean", "limit"), [(clean_channels, "channel_timeout"), (clean_backlog, "backlog")])
+def test_the_log_that_was_lost_counts_as_removed_by_a_sweep(redis: Redis, clean: Any, limit: str) -> None:
+    lab = Lab(redis, shards=1)
+    lab.send_all("lobby", 5)
+    lab.redis.delete(lab.key("lobby", "log:"))
+    lab.idle("lobby", 901)
+    lab.send("other", "x")
+    assert clean(redis, **{limit: 900 if clean is clean_channels else 2}, settings=lab.settings).messages == 0
+    assert (stats(lab).messages, stats(lab).removed) == (1, 5)
+
+
 def test_the_fullest_channels_come_first(lab: Lab) -> None:
     for count in range(1, 15):
         lab.send_all(f"room {count}", count)

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- Count what trim_backlogs.lua would remove of the named channels, without what another rule removes anyway.
--- In front stands over_backlog.lua or too_old.lua.
+-- Count what trim_backlogs.lua would trim of the named channels, without what another rule trims anyway.
 --
+-- Needs count_excess
 -- KEYS  meta, sizes, heads, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names
 -- ARGV  backlog           messages to keep at most

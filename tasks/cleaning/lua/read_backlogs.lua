@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- Read what trim_backlogs.lua would remove of the named channels, for the archive.
--- In front stands over_backlog.lua or too_old.lua.
+-- Read what trim_backlogs.lua would trim of the named channels, for the archive.
 --
+-- Needs count_excess
 -- KEYS  meta, sizes, heads, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names
 -- ARGV  backlog           messages to keep at most

@@ -11,62 +11,39 @@
 -- Returns {{channels, messages} removed, {of each name 1 or 0...}, {place of a name, error...}}; {} without the lease
 local meta, updated, sizes, heads, polled, trimmed = unpack(KEYS, 2, 7)
 local timeout, logs = tonumber(ARGV[3]), { unpack(KEYS, 8) }
-local names = { unpack(ARGV, 4, 3 + #logs) }
+local names, ids = { unpack(ARGV, 4, 3 + #logs) }, { unpack(ARGV, 4 + #logs) }
 
-local messages, removed, each = 0, 0, {}
-local gone, unlinked = {}, {}
-
-local function plan(place, size, known_base, known_size, connected)
-  local channel, handed = names[place], tonumber(ARGV[3 + #logs + place])
+local function clean(channel, log, handed, size, known_base, known_size, connected)
   local base, stored = known_base or above_all(floor), math.max(size, known_size or 0)
-  if handed and handed < base + size then -- more is stored than was handed over: the rest stays due
-    local drop = math.max(handed - base, 0)
-    if drop > 0 then
-      plan_drop(channel, logs[place], base, size, drop)
-      set_size(channel, stored - drop) -- what was lost of the log is still counted: its ids were given
-    end
-    if not known_base then set_base(channel, base) end
-    messages, removed = messages + drop, removed + drop
-    return
+  if handed and size > 0 and handed < base + size then -- more is stored than was handed over: the rest stays due
+    local count = math.max(handed - base, 0)
+    trim(channel, log, base, size, count)
+    set_size(channel, stored - count) -- what was lost of the log is still counted: its ids were given
+    return 0
   end
-  local traceless = size == 0 and not known_size
-  if traceless then base = above_all(base) end -- log and size were lost
-  if traceless or stored > (handed and size or 0) then unkept = math.max(unkept, base + stored) end
-  if connected then
-    set_base(channel, base + stored) -- its clients go on with the next id
-  else
-    fold(channel, base + stored)
-  end
-  gone[#gone + 1], headless[#headless + 1], unlinked[#unlinked + 1] = channel, channel, logs[place]
-  messages, removed, each[place] = messages + size, removed + stored, 1
+  local traceless = size == 0 and not known_size -- log and size were lost
+  local last = (traceless and above_all(base) or base) + stored
+  if last > unkept and (traceless or stored > (handed and size or 0)) then unkept = last end
+  remove(channel, log, last, connected)
+  messages, lost = messages + size, lost + stored - size
+  return 1
 end
 
+local each = {}
 local done = attempt_all(#names, function()
   confirm_shard(meta, trimmed, sizes, heads, polled)
   local idle = idle_sizes(updated, names, logs, timeout)
   local bases, known_sizes = redis.call('HMGET', trimmed, unpack(names)), redis.call('ZMSCORE', sizes, unpack(names))
   local connected = redis.call('ZMSCORE', polled, unpack(names))
-  for place = 1, #names do
-    each[place] = 0
-    if idle[place] then
-      plan(place, idle[place], tonumber(bases[place]), tonumber(known_sizes[place]), connected[place])
-    end
+  for i, channel in ipairs(names) do
+    local base, known_size = tonumber(bases[i]), tonumber(known_sizes[i])
+    each[i] = idle[i] and clean(channel, logs[i], tonumber(ids[i]), idle[i], base, known_size, connected[i]) or 0
   end
-  write_drops(heads, trimmed, sizes)
+  write_trims(heads, trimmed, sizes)
 end)
 if not done then return { { 0, 0 }, {}, errors } end
 
 write_floor(trimmed)
-if removed > 0 then redis.call('HINCRBY', meta, 'removed', removed) end
-if #gone > 0 then
-  redis.call('ZREM', updated, unpack(gone))
-  redis.call('ZREM', sizes, unpack(gone))
-  redis.call('UNLINK', unpack(unlinked))
-  redis.call('HSET', meta, 'unkept', unkept)
-  if redis.call('EXISTS', sizes) == 0 then -- an empty shard: the account is right again
-    local account = redis.call('HMGET', meta, 'removed', 'restored', 'sent')
-    for i = 1, 3 do account[i] = tonumber(account[i] or 0) or 0 end
-    redis.call('HSET', meta, 'adjusted', account[1] - account[2] - account[3])
-  end
-end
-return { { #gone, messages }, each, errors }
+write_account(meta)
+write_removals(meta, updated, sizes)
+return { { #removed, messages }, each, errors }

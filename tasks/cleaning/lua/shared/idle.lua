@@ -7,7 +7,8 @@ local function idle_sizes(updated, names, logs, timeout)
   local found = {}
   for place, updated_ms in ipairs(redis.call('ZMSCORE', updated, unpack(names))) do
     if updated_ms and now_ms - updated_ms >= timeout then
-      found[place] = attempt(place, redis.call, 'LLEN', logs[place])
+      local size = redis.pcall('LLEN', logs[place])
+      if type(size) == 'number' then found[place] = size else note_error(place, size) end
     end
   end
   return found

@@ -1,5 +1,5 @@
--- Are the keys of the shard sound that a removal of messages changes? Whoever looks asks too: what would be refused is
--- named in a dry run, and no archive gets it.
+-- Are the keys of the shard sound that change when messages go? Whoever looks asks too: what would be refused is named
+-- in a dry run, and no archive gets it.
 --
 -- Needs    numbers.lua
 -- Defines  confirm_shard(meta, trimmed, index...)   end in an error where one of these is damaged
