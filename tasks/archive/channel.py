@@ -71,6 +71,7 @@ class ChannelRestore:
 
     Attributes:
         restored: the messages that came back so far.
+        is_gone: whether nothing of the channel was stored.
     """
 
     def __init__(self, client: Client, keys: Keys, name: bytes, days: Collection[date], *, dry_run: bool) -> None:
@@ -80,10 +81,11 @@ class ChannelRestore:
         indexes = keys.of_shard(shard, "updated", "sizes", "heads", "polled", "trimmed", "meta")
         self._keys = keys.of_channels(shard, [name], "log") + indexes
         self._begin, self._follow = (PEEK_BEGIN, PEEK_FOLLOW) if dry_run else (BEGIN, FOLLOW)
-        base, size, epoch, unsure = STORED(client, self._keys, (name,))
+        base, size, epoch, unsure, self._floor = STORED(client, self._keys, (name,))
         self._base = base  # id of the newest message that is not stored; None where the channel is gone
         self._top = (base or 0) + size  # and of the newest that is
         self._epoch = str(epoch, "ascii")
+        self.is_gone = base is None
         self._unsure = unsure  # up to this id, others may have been removed
 
     def put_back(self, slices: list[Slice]) -> None:
@@ -175,7 +177,7 @@ class ChannelRestore:
             return True  # it would follow on the block before, which is not stored
         try:
             script = self._begin if begin else self._follow
-            (joins,) = script(self._client, self._keys, (self._name, last, epoch, *block))
+            (joins,) = script(self._client, self._keys, (self._name, last, epoch, self._floor, *block))
         except OutOfMemoryError as error:
             raise out_of_memory() from error
         return bool(joins)
@@ -201,7 +203,7 @@ class ChannelRestore:
     def _reason(self, last: int, *, begin: bool, known: bool) -> str:
         """Return why messages are skipped."""
         if begin:
-            return GIVEN
+            return GIVEN if last < self._unsure else CHANGED
         if not known or self._base is None or last > self._base:
             return OTHER
         return GAP if last < self._base else CHANGED

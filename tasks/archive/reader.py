@@ -82,13 +82,14 @@ class Reader:
         self._folder = folder
         self._opened: dict[Path, sqlite3.Connection] = {}
         self._files: defaultdict[bytes, list[Path]] = defaultdict(list)  # of each channel
+        self._lines: list[Path] = []  # the folder, where it has files of version 1.0.0
         lines = sorted(folder.glob("????-??-??/shard-*.jsonl.gz"))
-        files = sorted(folder.glob("????-??-*.sqlite3"))
         with ExitStack() as failed:
             failed.callback(self._close)
-            files = [path for path in files if self._is_archive(path)]
+            files = self._archives()
             if lines:
                 self._opened[folder] = _converted(lines)
+                self._lines.append(folder)
                 files.append(folder)
             if not files:
                 message = f"no archive in {folder}, must be a folder that CHAT_ARCHIVE named"
@@ -107,14 +108,23 @@ class Reader:
         """Return the names of all channels, sorted."""
         return sorted(self._files)
 
-    def slices(self, channel: bytes) -> list[Slice]:
-        """Return what was kept of a channel, newest ids first."""
+    def slices(self, channel: bytes, *, anew: bool = False) -> list[Slice]:
+        """Return what was kept of a channel, newest ids first.
+
+        Args:
+            channel: its name.
+            anew: whether to look into all files, also into those that came since: the channel may have been removed,
+                by a sweep that goes on, after the archive was opened.
+        """
         wanted = "SELECT last, entries, epoch, kept_ms FROM slice JOIN handover ON number = handover WHERE channel = ?"
-        files = self._files.get(channel, [])
+        files = [*self._archives(), *self._lines] if anew else self._files.get(channel, [])
         found = [
             Slice(path, *row) for path in files for row in self._rows(path, (int, bytes, str, int), wanted, channel)
         ]
         return sorted(found, key=lambda slice_: slice_.last, reverse=True)
+
+    def _archives(self) -> list[Path]:
+        return [path for path in sorted(self._folder.glob("????-??-*.sqlite3")) if self._is_archive(path)]
 
     def _is_archive(self, path: Path) -> bool:
         try:

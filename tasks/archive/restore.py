@@ -64,7 +64,7 @@ def restore(
         for name in archive.channels():
             if not channels or decode_name(name) in channels:
                 channel = ChannelRestore(client, keys, name, wanted, dry_run=dry_run)
-                channel.put_back(archive.slices(name))
+                channel.put_back(archive.slices(name, anew=channel.is_gone))
                 found.append(channel.restored)
     found = [channel for channel in found if channel.messages or channel.stored or channel.left]
     if missing := sorted(set(channels) - {channel.channel for channel in found}) if channels else []:

@@ -34,7 +34,7 @@ from tasks.archive import channel as restoring
 from tasks.archive import folder as archive_folder
 from tasks.archive.folder import Folder
 from tasks.archive.restore import restore
-from tasks.archive.scripts import BEGIN, FOLLOW
+from tasks.archive.scripts import BEGIN, FOLLOW, STORED
 from tasks.cleaning import clean_backlog, clean_channels, clean_clients
 from tasks.stats.figures import read_stats
 
@@ -492,6 +492,49 @@ def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_are_given_while_
     assert (restored.messages, restored.left, lab.traces("lobby")) == (0, 3, {})
 
 
+def come_and_go(lab: Lab) -> None:
+    """Let a channel that is gone come back, and go again into the archive."""
+    lab.send_all("lobby", 2, start=4)
+    forget(lab, "lobby")
+
+
+def test_a_gone_channel_does_not_begin_below_ids_that_were_archived_while_it_is_restored(
+    redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+
+    def late(*call: Any) -> Any:
+        come_and_go(lab)
+        return BEGIN(*call)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restoring, "BEGIN", late)
+        (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.messages, restored.left, lab.traces("lobby")) == (0, 3, {})
+    assert restored.reason == restoring.CHANGED
+    (again,) = restore(redis, folder, settings=lab.settings)
+    assert (again.first, again.last, lab.send("lobby", "m6").id) == (1, 5, 6)
+
+
+def test_a_gone_channel_comes_back_with_what_was_archived_after_the_archive_was_opened(
+    redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+
+    def late(*call: Any) -> Any:
+        monkeypatch.setattr(archive_folder, "gethostname", lambda: "another")
+        come_and_go(lab)
+        return STORED(*call)
+
+    monkeypatch.setattr(restoring, "STORED", late)
+    (restored,) = restore(redis, folder, settings=lab.settings)
+    assert (restored.first, restored.last, lab.send("lobby", "m6").id) == (1, 5, 6)
+
+
 def test_what_came_back_after_redis_was_emptied_is_known_whatever_other_channels_were_given(
     redis: Client, folder: Path
 ) -> None:
@@ -587,7 +630,7 @@ def test_large_messages_come_back_about_a_megabyte_a_call(
     sizes = []
 
     def weighed(script: Any, client: Any, its_keys: Any, args: Any) -> Any:
-        sizes.append(sum(len(entry) for entry in args[3:]))
+        sizes.append(sum(len(entry) for entry in args[4:]))
         return script(client, its_keys, args)
 
     monkeypatch.setattr(restoring, "BEGIN", partial(weighed, BEGIN))

@@ -7,6 +7,7 @@
 -- ARGV  channel         name
 --       last            id of the last of the messages
 --       epoch           of their ids, '' where that is not the shard's
+--       floor           of the shard, before the archive was read
 --       entry...        as in the log, oldest first
 -- Returns {1}: they are stored now; {0}: they do not follow on what is stored, and nothing was changed
 for i = missing, 1, -1 do redis.call('LPUSH', log, entries[i]) end

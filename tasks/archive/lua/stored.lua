@@ -3,5 +3,5 @@
 --
 -- KEYS  of restore.lua
 -- ARGV  channel         name
--- Returns {base, size, epoch, unsure} as in shared/stored.lua; the base is nil where the channel is gone
-return { base or false, size, own_epoch, math.min(unsure, base or unsure) }
+-- Returns {base, size, epoch, unsure, floor} as in shared/stored.lua; the base is nil where the channel is gone
+return { base or false, size, own_epoch, math.min(unsure, base or unsure), floor }

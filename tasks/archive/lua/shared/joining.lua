@@ -7,14 +7,14 @@
 --          missing         how many of these are not stored, the oldest
 --          base            id before the first message that is stored
 --          sent_ms(entry)  its time
-local last, epoch, entries = tonumber(ARGV[2]), ARGV[3], { unpack(ARGV, 4) }
+local last, epoch, entries = tonumber(ARGV[2]), ARGV[3], { unpack(ARGV, 5) }
 
 local function sent_ms(entry) return tonumber(entry:match('^%d+')) end
 
 if tonumber(redis.call('ZSCORE', sizes, channel) or 0) ~= size then return { 0 } end -- a key was lost: send or check first
 if not base then
   local lost = size > 0 or redis.call('ZSCORE', polled, channel) or redis.call('ZSCORE', updated, channel)
-  base = not lost and base_of_gone(last, unsure)
+  base = not lost and base_of_gone(last)
 end
 if not base or last < base then return { 0 } end
 
