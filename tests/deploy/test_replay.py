@@ -21,11 +21,11 @@ def replay(log: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Eighty generated minutes: a channel so busy that its people miss something, and quiet ones with pauses."""
+    """Forty generated minutes: a channel so busy that its people miss something, and quiet ones with pauses."""
     dice = random.Random(1)
     entries = []
-    for minute in range(80):
-        said = [("busy", dice.randrange(200)) for _ in range(60)]
+    for minute in range(40):
+        said = [("busy", dice.randrange(100)) for _ in range(60)]
         said += [(f"quiet {dice.randrange(6)}", dice.randrange(20)) for _ in range(5) if minute % 30 < 12]
         entries += [
             {"channel": channel, "minute": minute, "sender": f"person {who}", "text": "word " * dice.randrange(1, 30)}
@@ -39,7 +39,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", BINARIES)
 def test_a_replayed_day_keeps_every_promise(log: Path, engine: str) -> None:
-    result = replay(log, "--speed", "720", "--server", SERVERS[engine])
+    result = replay(log, "--speed", "360", "--server", SERVERS[engine])
     assert result.returncode == 0, result.stdout + result.stderr
     assert "every invariant held" in result.stdout
     missed = re.search(r"delivered, ([0-9,]+) missed", result.stdout)
