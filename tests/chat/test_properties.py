@@ -171,6 +171,6 @@ def test_any_order_of_calls_agrees_with_the_model(redis: Redis) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=quiet, derandomize=True
+            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=quiet, derandomize=True
         ),
     )

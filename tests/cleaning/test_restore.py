@@ -708,7 +708,7 @@ def spoiled(path: Path, how: str) -> None:
             db.execute("UPDATE slice SET first = last, last = ?, entries = ?", (lines, zlib.compress(entries[how])))
 
 
-@pytest.mark.one_server
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     "how",
     [
@@ -892,7 +892,7 @@ def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (code, said)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_no_id_ever_means_two_messages_whatever_is_kept_removed_and_restored(
     redis: Client, folder: Path, seed: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import urllib.parse
 import urllib.request
@@ -170,7 +171,7 @@ def test_while_only_the_broker_is_away_only_the_queue_is_missing(own: Server, tm
     broker.stop()
     found = flower.metrics()
     assert (found["chat_up"], "chat_channels" in found, "chat_queue_length" in found) == (1, True, False)
-    flower.program.stop()
+    flower.program.stop(signal.SIGKILL)  # else it waits for its broker
 
 
 def test_without_a_limit_of_memory_there_is_no_limit(flower: Flower, lab: Lab) -> None:

@@ -110,12 +110,21 @@ def test_it_starts_everything_says_where_stops_it_all_and_keeps_the_data(up: Up)
     eventually(up.is_running, 60)
     for said in (up.url, "embedded Valkey", f"http://127.0.0.1:{up.flower}", "chat send lobby", "Ctrl-C"):
         assert said in up.output
+    before, _, _ = up.output.partition("  Redis   ")
+    start, *lines = before.rstrip().splitlines()
+    assert start == "starting a worker, beat and Flower; their addresses follow when all are ready"
+    assert [line for line in lines if " INFO " not in line] == []  # no page of configuration, no warning
+    assert "ready.\n" in before
+    assert "beat: Starting" in before
     sent = Chat.from_url(up.url).send_message("lobby", "hi")
     with urllib.request.urlopen(f"http://127.0.0.1:{up.flower}/healthcheck", timeout=10) as answer:
         assert answer.status == 200
     with Redis(port=up.port) as redis:
         assert redis.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
         assert redis.config_get("appendonly")["appendonly"] == "yes"
+    (server,) = up.found("valkey-server")
+    environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert b"GLIBC_TUNABLES=glibc.malloc.mxfast=0" in environment  # freed memory is merged as it comes
     assert up.stop(signal.SIGINT, as_terminal=True) == 130
     eventually(lambda: not up.left())
     assert "Traceback" not in up.output
@@ -125,20 +134,6 @@ def test_it_starts_everything_says_where_stops_it_all_and_keeps_the_data(up: Up)
     assert list(Chat.from_url(up.url).check_messages("bob", "lobby", history=5)) == [sent]
     assert up.stop(signal.SIGTERM) == 143
     eventually(lambda: not up.left())
-
-
-def test_what_it_says_comes_when_all_are_ready_after_little_else(up: Up) -> None:
-    up.start()
-    eventually(up.is_running, 60)
-    before, _, _ = up.output.partition("  Redis   ")
-    assert "ready.\n" in before
-    assert "beat: Starting" in before
-    with urllib.request.urlopen(f"http://127.0.0.1:{up.flower}/healthcheck", timeout=10) as answer:
-        assert answer.status == 200
-    start, *lines = before.rstrip().splitlines()
-    assert start == "starting a worker, beat and Flower; their addresses follow when all are ready"
-    assert [line for line in lines if " INFO " not in line] == []  # no page of configuration, no warning
-    assert up.stop(signal.SIGTERM) == 143
 
 
 @pytest.mark.parametrize(
@@ -471,13 +466,4 @@ def test_two_embedded_servers_never_share_a_folder(up: Up) -> None:
     data = up.folder / ".data"
     said = f"./deploy/up: {data} is in use by another embedded Valkey: stop that, or set REDIS_URL to its port\n"
     assert (second.returncode, second.stdout, second.stderr) == (1, "", said)
-    assert up.stop(signal.SIGTERM) == 143
-
-
-def test_the_embedded_server_merges_freed_memory_as_it_comes(up: Up) -> None:
-    up.start()
-    eventually(lambda: "Ctrl-C" in up.output, 60)
-    (server,) = up.found("valkey-server")
-    environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
-    assert b"GLIBC_TUNABLES=glibc.malloc.mxfast=0" in environment
     assert up.stop(signal.SIGTERM) == 143
