@@ -17,7 +17,7 @@ from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from chat._requests import Checking
+    from chat._replies import Checking
     from chat._values import Check, Message, Presence
     from chat.store.nodes import Client
 

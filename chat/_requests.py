@@ -1,4 +1,4 @@
-"""Requests of a chat: arguments checked and encoded for the scripts, replies decoded. No I/O."""
+"""Requests of a chat: arguments checked, and encoded for the scripts. No I/O."""
 
 from __future__ import annotations
 
@@ -7,115 +7,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import OutOfMemoryError
-
-from chat._codec import decode_check, decode_cursor
-from chat._errors import ChatFullError, ChecksFailedError, InvalidArgumentError, KeyReusedError
-from chat._values import Check, Message
+from chat._codec import decode_cursor
+from chat._errors import InvalidArgumentError
+from chat._replies import Checking, Many, Sending
 from chat.settings import Settings
 from chat.store.arguments import MOST, at_least, name_of, shown
-from chat.store.entries import STAMP, canonical, encode_body, time_of
-from chat.store.keys import Keys, decode_name
+from chat.store.entries import STAMP, canonical, encode_body
+from chat.store.keys import Keys
 from chat.store.scripts import CHECK, HISTORY, LEAVE, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Checking", "Many", "Requests", "Sending"]
+__all__ = ["Requests"]
 
 CHANNELS_PER_CALL = 20  # of a check: with little to tell, under 1 ms of the server's time
-
-UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
-
-
-def not_known(channel: bytes) -> ChatFullError:
-    """Return what Redis out of memory is to a client without a position in a channel."""
-    return ChatFullError(
-        f"Redis is out of memory, and this client is not known in channel {decode_name(channel)!r} yet: "
-        "clean, raise maxmemory, or keep less"
-    )
-
-
-class Sending(NamedTuple):
-    """A message to send."""
-
-    keys: tuple[bytes, ...]
-    args: tuple[Any, ...]
-    channel: str
-    body: Any
-    key: str | None
-    digests: tuple[bytes, ...]  # of the body, as it may have been stored with the key
-
-    def sent(self, reply: list[Any]) -> Message:
-        """Return the message of ``send.lua``'s reply."""
-        message_id, sent_ms, *known = reply
-        if known and known[0] not in self.digests:
-            what = f"key {self.key!r} was used for another body in channel {self.channel!r}"
-            message = f"{what}, must be new for each message"
-            raise KeyReusedError(message)
-        return Message(message_id, time_of(sent_ms), self.body)
-
-
-class Checking(NamedTuple):
-    """A channel to check."""
-
-    keys: tuple[bytes, ...]
-    args: tuple[Any, ...]
-    channel: bytes
-
-    @property
-    def log(self) -> bytes:
-        """Name of the channel's log, where its sends are heard."""
-        return self.keys[6]
-
-    def checked(self, replies: list[Any]) -> Check:
-        """Return the check of ``check.lua``'s reply."""
-        (reply,) = replies
-        outcome = _outcome(self.channel, reply)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def again(self, standing: Check) -> Checking:
-        """Return the next check of a wait.
-
-        If the caller passed `after`, it continues from this wait's cursor; else from the client's shared position, with
-        the cursor as fallback.
-        """
-        reader, _, *amounts, name, after = self.args
-        shared = "?" if after[:1] in {"", "?"} else ""
-        cursor = shared + decode_cursor(self.channel, standing.cursor)
-        return self._replace(args=(reader, os.urandom(8), *amounts, name, cursor))
-
-
-class Many(NamedTuple):
-    """Several channels to check, a call for some of a shard each."""
-
-    names: Mapping[str, bytes]
-    batches: list[list[str]]
-    calls: list[Call]
-
-    def checked(self, answers: Iterable[Any]) -> dict[str, Check]:
-        """Return the checks of ``check.lua``'s replies.
-
-        Raises:
-            ChecksFailedError: there are errors among them.
-        """
-        checks: dict[str, Check] = {}
-        errors: dict[str, Exception] = {}
-        for batch, replies in zip(self.batches, answers, strict=True):
-            each = repeat(replies) if isinstance(replies, Exception) else replies
-            for channel, reply in zip(batch, each, strict=False):
-                outcome = _outcome(self.names[channel], reply)
-                if isinstance(outcome, Exception):
-                    errors[channel] = outcome
-                else:
-                    checks[channel] = outcome
-        if errors:
-            raise ChecksFailedError(checks, errors)
-        return {channel: checks[channel] for channel in self.names}
 
 
 class Requests:
@@ -215,18 +123,6 @@ class Requests:
         for shard, channels in shards.items():
             for start in range(0, len(channels), CHANNELS_PER_CALL):
                 yield shard, channels[start : start + CHANNELS_PER_CALL]
-
-
-def _outcome(channel: bytes, reply: Any) -> Check | Exception:
-    """Return the check of what ``check.lua`` says of a channel, or what the caller gets instead."""
-    if isinstance(reply, OutOfMemoryError):
-        return not_known(channel)
-    if isinstance(reply, Exception):
-        return reply
-    try:
-        return decode_check(channel, reply)
-    except UNREADABLE as error:  # an entry that something else wrote: other channels keep their messages
-        return error
 
 
 def _digest(encoded: bytes) -> bytes:

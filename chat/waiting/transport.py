@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chat._pages import Pages
-    from chat._requests import Checking
+    from chat._replies import Checking
     from chat._values import Check, Message
     from chat.store.keys import Keys
     from chat.store.nodes import Client

@@ -12,7 +12,7 @@ from chat._errors import InvalidArgumentError
 from chat.store.arguments import shown
 
 if TYPE_CHECKING:
-    from chat._requests import Checking
+    from chat._replies import Checking
     from chat._values import Check
 
 __all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "timed_out"]
