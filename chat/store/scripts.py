@@ -47,6 +47,8 @@ Part = str | tuple["Part", ...]
 class Script:
     """One script.
 
+    The header of each file names, after ``Needs``, the files in front of it that it builds on.
+
     A script whose first line has ``flags=no-writes`` is called by EVALSHA_RO, so a user without the right to write may
     run it.
 

@@ -2,6 +2,7 @@
 -- Give a client what it has not read of some channels of a shard, and move its positions past that.
 -- No allow-oom: a full Redis refuses the whole script, as it may write down new clients and channels.
 --
+-- Needs    channels.lua
 -- KEYS  updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py
 --       log, seen, read...   of each channel
 -- ARGV  client            its name

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Read a channel's messages; no client's position moves.
 --
+-- Needs    newest.lua
 -- KEYS  log, trimmed, meta   see chat/store/keys.py
 -- ARGV  channel          name
 --       limit            messages at most, the newest ones; 0 for all

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Read a channel's messages where `trimmed` was lost: give them new ids, that the next page, send and check go by too.
 --
+-- Needs    begin.lua, newest.lua
 -- KEYS  as of history.lua
 -- ARGV  as of history.lua
 -- Returns as history.lua

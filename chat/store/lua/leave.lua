@@ -2,6 +2,7 @@
 -- Forget a client of a channel at once; one that is not connected is no error.
 -- All that may fail, since a key is damaged, comes before the first change.
 --
+-- Needs    time.lua, numbers.lua, last_client.lua
 -- KEYS  updated, polled, trimmed, meta   see chat/store/keys.py
 --       log, seen, read   of the channel
 -- ARGV  channel          name

@@ -2,8 +2,7 @@
 -- Append one message to a channel's log and return its id; a repeated token stores nothing.
 -- No allow-oom: a full Redis refuses the whole script, so nothing of a refused send is stored.
 --
--- Needs the keys and arguments by name (message.lua); base, and the end of a repeated send (tokens.lua);
---       last, left, turn (windows.lua); begin
+-- Needs    time.lua, begin.lua, message.lua, tokens.lua, windows.lua
 -- KEYS  log, updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py
 --       sent:0, sent:1   tokens of recent sends
 -- ARGV  channel          name

@@ -2,7 +2,7 @@
 -- Put messages of an archive back below a channel's log, or begin a channel that is gone with them.
 -- No allow-oom: a full Redis refuses the whole script.
 --
--- Needs base_of_gone
+-- Needs    stored.lua, time.lua, joining.lua
 -- KEYS  log, updated, sizes, heads, polled, trimmed, meta   see chat/store/keys.py
 -- ARGV  channel         name
 --       last            id of the last of the messages

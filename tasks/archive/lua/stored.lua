@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- What is stored of a channel, before archived messages are put back.
 --
+-- Needs    stored.lua
 -- KEYS  of restore.lua
 -- ARGV  channel         name
 -- Returns {base, size, epoch, unsure, floor} as in shared/stored.lua; the base is nil where the channel is gone

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Count the channels that are due in a shard, and name a page of them.
 --
--- Needs count_due, page
+-- Needs    by_age.lua or by_size.lua
 -- KEYS  index            updated, heads or polled (by age), or sizes (by size)
 -- ARGV  limit            ms or messages
 --       offset, batch    the page of candidates; a batch of 0 only counts

@@ -2,6 +2,7 @@
 -- Forget the clients of the named channels that stopped checking: a check that came in between stays.
 -- With its last client goes what was left of a channel that had been removed.
 --
+-- Needs    lease.lua, errors.lua, numbers.lua, expired.lua, floor.lua, last_client.lua, forgetting.lua
 -- KEYS  lease, meta       of this sweep in this shard; of the shard
 --       updated, polled, trimmed   see chat/store/keys.py
 --       log, seen, read   of each channel, in the order of the names

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Name the next candidates of a sweep in a shard, and give back the lease where nothing is due.
 --
--- Needs count_due, page, correct_times
+-- Needs    lease.lua, time.lua, by_age.lua or by_size.lua
 -- KEYS  lease, meta      of this sweep in this shard; of the shard
 --       index            as of due.lua
 -- ARGV  owner, lease_ms  see lease.lua

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Note in the record of the runs that a run was scheduled, began, ended or failed.
 --
+-- Needs    time.lua
 -- KEYS  runs             see chat/store/keys.py
 -- ARGV  sweep            clean_channels, clean_backlog or clean_clients; scheduled: an entry of the beat schedule
 --       moment           scheduled, started, ended or failed

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Count what trim_backlogs.lua would trim of the named channels, without what another rule trims anyway.
 --
--- Needs count_excess
+-- Needs    errors.lua, sound.lua, over_backlog.lua or too_old.lua
 -- KEYS  meta, sizes, heads, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names
 -- ARGV  backlog           messages to keep at most

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Count the messages of those of the named channels that are idle: what remove_channels.lua would remove.
 --
+-- Needs    errors.lua, sound.lua, idle.lua
 -- KEYS  meta, updated, sizes, heads, polled, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names
 -- ARGV  channel_timeout   ms without a message

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Count the clients of the named channels that stopped checking: those that forget_clients.lua would forget.
 --
+-- Needs    time.lua, errors.lua, numbers.lua
 -- KEYS  meta, updated, polled, trimmed   see chat/store/keys.py
 --       log, seen, read   of each channel, in the order of the names
 -- ARGV  client_timeout    ms without a check

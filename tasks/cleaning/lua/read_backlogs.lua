@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Read what trim_backlogs.lua would trim of the named channels, for the archive.
 --
--- Needs count_excess
+-- Needs    errors.lua, sound.lua, over_backlog.lua or too_old.lua, slices.lua
 -- KEYS  meta, sizes, heads, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names
 -- ARGV  backlog           messages to keep at most

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Remove those of the named channels that are idle, several a command.
 --
+-- Needs    lease.lua, errors.lua, sound.lua, idle.lua, ids.lua, account.lua, trims.lua, floor.lua, removals.lua
 -- KEYS  lease, meta       of this sweep in this shard; of the shard
 --       updated, sizes, heads, polled, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names

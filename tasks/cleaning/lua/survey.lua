@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Count the channels that are due in a shard when a sweep begins, and note the time where none is.
 --
--- Needs count_due, correct_times
+-- Needs    time.lua, by_age.lua or by_size.lua
 -- KEYS  index            as of due.lua
 --       meta             of the shard
 -- ARGV  limit            ms or messages

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Trim the backlogs of the named channels: messages beyond `backlog`, or older than `message_timeout`.
 --
--- Needs count_excess
+-- Needs    lease.lua, errors.lua, sound.lua, over_backlog.lua or too_old.lua, ids.lua, unkept.lua, account.lua,
+--          trims.lua
 -- KEYS  lease, meta       of this sweep in this shard; of the shard
 --       sizes, heads, trimmed   see chat/store/keys.py
 --       log               of each channel, in the order of the names

@@ -1,6 +1,6 @@
 -- The entries of the logs that a check gives, about 1 MB for all of them.
 --
--- Needs    room.lua, request.lua
+-- Needs    request.lua, room.lua
 -- Defines  add_entries(reply, log, from, to)   append entries `from` to `to - 1` until 1 MB is used, at least one;
 --                                              return how many
 

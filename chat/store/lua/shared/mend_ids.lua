@@ -1,7 +1,7 @@
 -- The body of mend_ids(log, seen, read, channel, base, size, lost): give a channel that has no base one, or count the
 -- messages as removed that were lost with its log; return its base.
 --
--- Needs    begin.lua, unkept.lua, request.lua
+-- Needs    request.lua, begin.lua, unkept.lua
 local log, seen, read, channel, base, size, lost = ...
 
 if base then

@@ -1,7 +1,8 @@
 -- The body of newest(log, base), the reply of history.lua and history_lost.lua: the newest messages of a log, as many
 -- as a reply carries. `base` is the id before the log's first message.
 --
--- Needs    room.lua; ARGV of history.lua
+-- Needs    room.lua
+--          ARGV of history.lua
 local log, base = ...
 local limit, before, longest = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 

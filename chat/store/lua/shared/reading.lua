@@ -1,6 +1,6 @@
 -- The check of one channel.
 --
--- Needs    time.lua, request.lua, mend_ids.lua, mend_index.lua, position.lua, entries.lua
+-- Needs    time.lua, request.lua, mend_ids.lua, mend_index.lua, entries.lua, position.lua
 -- Defines  check(refusal, log, seen, read, channel, cursor)   its reply; `refusal`, if there is one, where the client
 --                                                             has no position: nothing is written there
 

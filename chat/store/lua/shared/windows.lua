@@ -4,7 +4,7 @@
 -- ended; if not, the last one is prolonged. A hash is never prolonged after the other one was opened, so it does end.
 -- With one `dedupe_ms` each takes tokens for one window, and lives for one more.
 --
--- Needs    time.lua, message.lua, tokens.lua
+-- Needs    time.lua, tokens.lua
 -- Defines  last, left       8 or 9, the hash that ends last, and the ms until then
 --          turn(last, first_window, second_window, dedupe_ms)   open the hash that has ended, or prolong the last one
 --                                                               while both live; return which one to use

@@ -1,7 +1,7 @@
 -- Do archived messages follow on what is stored? If not, or if nothing is missing, the script ends here.
 -- Messages that are stored already must be the same, so a repeat finds them and changes nothing.
 --
--- Needs    stored.lua, base_of_gone
+-- Needs    stored.lua, begins.lua or follows.lua
 --          KEYS, ARGV      of restore.lua
 -- Defines  entries         those given, oldest first
 --          missing         how many of these are not stored, the oldest
