@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from chat._codec import decode_history
 from chat._pages import Pages, page_of_channels, page_of_clients, scan_index
 from chat._requests import Requests
 from chat.settings import Settings
 from chat.store.connect import connect_async
+from chat.store.entries import decode_slice
 from chat.store.scripts import CLIENTS, SEND, call_all_async
 from chat.waiting.async_transport import AsyncTransport
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
@@ -114,7 +114,7 @@ class AsyncChat:
         See `Chat.read_history`.
         """
         script, keys, args = self._requests.history(channel, limit, before)
-        return decode_history(await self._transport.read(script.run_async, keys, args))
+        return decode_slice(*await self._transport.read(script.run_async, keys, args))
 
     def clients(self, channel: str) -> AsyncIterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.

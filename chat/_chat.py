@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from chat._codec import decode_history
 from chat._pages import Pages, page_of_channels, page_of_clients, scan_index
 from chat._requests import Requests
 from chat.settings import Settings
 from chat.store.connect import connect
+from chat.store.entries import decode_slice
 from chat.store.scripts import CLIENTS, SEND, call_all
 from chat.waiting.transport import Transport
 from chat.waiting.wait import LONGEST_WAIT, Wait, seconds_to_wait
@@ -66,7 +66,7 @@ class Chat:
         Raises:
             InvalidArgumentError: a name, key or body is not allowed; nothing was stored.
             KeyReusedError: the key was used for another body; nothing was stored.
-            ChatFullError: Redis is out of memory; nothing was stored.
+            ChatFullError: Redis is out of memory; this call stored nothing, unless a lost reply made it repeat itself.
             ChatClosedError: the chat is closed; nothing was stored, unless it was closed during the call.
             redis.exceptions.ConnectionError: Redis cannot be reached; a message may have been stored.
         """
@@ -99,7 +99,7 @@ class Chat:
                 of `from_url` the call ends at most two seconds later, whatever Redis does.
 
         Returns:
-            The messages, oldest first, and what is to know about them.
+            The messages, oldest first, with `missed`, `more`, `new` and the cursor.
 
         Raises:
             InvalidArgumentError: a name, limit, history or wait is not allowed.
@@ -171,7 +171,7 @@ class Chat:
             InvalidArgumentError: a name, limit or id is not allowed.
         """
         call = self._requests.history(channel, limit, before)
-        return decode_history(self._transport.read(*call))
+        return decode_slice(*self._transport.read(*call))
 
     def clients(self, channel: str) -> Iterator[Presence]:
         """Yield the clients that are connected to a channel, page by page and in no order.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from itertools import count
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from chat._errors import InvalidCursorError
-from chat._values import Check, Message, Presence
+from chat._values import Check, Presence
 from chat.store.arguments import shown
-from chat.store.entries import decode_entry, decode_slice, time_of
+from chat.store.entries import decode_slice, time_of
 from chat.store.keys import decode_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decode_check", "decode_cursor", "decode_history", "decode_presence"]
+__all__ = ["decode_check", "decode_cursor", "decode_presence"]
 
 # epoch, channel, time and id of the last message read
 CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
@@ -25,14 +24,9 @@ CURSOR = re.compile(r"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,15})-([0-9]{1,15})",
 def decode_check(channel: bytes, reply: list[Any]) -> Check:
     """Return the check of ``check.lua``'s reply."""
     epoch, new, missed, more, position, sent_ms, *entries = reply
-    messages = tuple(map(decode_entry, count(position - len(entries) + 1), entries)) if entries else ()
+    messages = decode_slice(position, *entries)
     cursor = f"{str(epoch, 'ascii')}-{crc32(channel):08x}-{sent_ms}-{position}"
     return Check(messages, new == 1, missed, more == 1, cursor)
-
-
-def decode_history(reply: list[Any]) -> tuple[Message, ...]:
-    """Return the messages of ``history.lua``'s reply."""
-    return decode_slice(*reply)
 
 
 def decode_presence(page: list[Any]) -> Iterator[Presence]:

@@ -56,7 +56,7 @@ class ChatClosedError(ChatError, RuntimeError):
 
 
 class ChatFullError(ChatError, OutOfMemoryError):
-    """Raised when Redis has no memory left for a message or a new client: it was not stored."""
+    """Raised when Redis has no memory left for a message or a new client: this attempt stored nothing."""
 
 
 class ChecksFailedError(ChatError, RuntimeError):

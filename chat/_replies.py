@@ -11,8 +11,8 @@ from redis.exceptions import OutOfMemoryError
 from chat._codec import decode_check, decode_cursor
 from chat._errors import ChatFullError, ChecksFailedError, KeyReusedError
 from chat._values import Check, Message
-from chat.store.entries import time_of
-from chat.store.keys import decode_name
+from chat.store.entries import UNREADABLE, time_of
+from chat.store.keys import LOG_IN_CHECK, decode_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from chat.store.scripts import Call
 
 __all__ = ["Checking", "Many", "Sending"]
-
-UNREADABLE = (ValueError, OverflowError, OSError, RecursionError)  # what decoding an entry that is none of ours raises
 
 
 class Sending(NamedTuple):
@@ -54,7 +52,7 @@ class Checking(NamedTuple):
     @property
     def log(self) -> bytes:
         """Name of the channel's log, where its sends are heard."""
-        return self.keys[6]
+        return self.keys[LOG_IN_CHECK]
 
     def checked(self, replies: list[Any]) -> Check:
         """Return the check of ``check.lua``'s reply."""

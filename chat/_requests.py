@@ -27,10 +27,10 @@ CHANNELS_PER_CALL = 20  # of a check: with little to tell, under 1 ms of the ser
 
 
 class Requests:
-    """The requests of one chat: arguments are held against what is allowed, then ready for its scripts.
+    """Validate the arguments of a chat's calls, and build the calls of its scripts.
 
     Raises:
-        InvalidArgumentError: the settings are none.
+        InvalidArgumentError: the settings are not a `chat.Settings`.
     """
 
     def __init__(self, settings: Settings | None) -> None:
@@ -52,7 +52,7 @@ class Requests:
         else:
             scope = b"%d:%s" % (len(name), name)
             token = blake2b(scope + name_of("key", key), digest_size=16).digest()
-            # The second digest recognises a key stored with the body as it was encoded.
+            # The second digest recognises a key that version 1.0.0 may have stored.
             digests = _digest(canonical(encoded)), _digest(encoded)
         args = (name, encoded, token, digests[0], self.settings.hard_backlog, self._dedupe_ms)
         return Sending(self.keys.for_send(name), args, channel, body, key, digests)

@@ -47,7 +47,7 @@ def exit_codes(command: str, describe: Callable[[Exception], tuple[int, str] | N
 
     Args:
         command: what stands before the line.
-        describe: code and line of an error that is none of bad input or of output; nothing for a fault of ours.
+        describe: returns code and line of an error other than bad input or a failed output; None for a bug.
     """
     _open_output()
     try:

@@ -14,6 +14,7 @@ from chat.store.keys import decode_text, encode_text
 
 __all__ = [
     "STAMP",
+    "UNREADABLE",
     "canonical",
     "decode_entry",
     "decode_slice",
@@ -26,6 +27,12 @@ __all__ = [
 
 STAMP = 14  # bytes before the body in an entry of a log
 LATEST = 2**43  # ms since 1970 that a message may be stamped with: in the year 2248
+UNREADABLE = (
+    ValueError,
+    ArithmeticError,
+    OSError,
+    RecursionError,
+)  # raised by decoding an entry of others
 MAX_DEPTH = 100  # a body that its sender can nest, every reader must be able to parse, from any stack depth
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -104,7 +111,7 @@ def is_entry(entry: bytes) -> bool:
     try:
         encoded = encode_body(_loads(decode_text(body)), len(body))
         return b"%d:%s" % (int(sent_ms), encoded) == entry and 0 <= int(sent_ms) < LATEST
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return False
 
 

@@ -7,10 +7,10 @@ channel and the shard's indexes atomically, on one server and on Redis Cluster a
     chat:{s}:updated          ZSET    channel -> ms of its last message             who is idle?
     chat:{s}:sizes            ZSET    channel -> messages stored                    who is over the backlog?
     chat:{s}:heads            ZSET    channel -> ms of its oldest message, or less  who holds messages too old?
-    chat:{s}:polled           ZSET    channel -> ms of its oldest check, or less    where may a client have expired?
+    chat:{s}:polled           ZSET    channel -> ms of its clients' oldest check    where may a client have expired?
     chat:{s}:trimmed          HASH    channel -> id of the newest message removed
     chat:{s}:seen:<channel>   ZSET    client  -> ms of its last check
-    chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of its last check
+    chat:{s}:read:<channel>   HASH    client  -> "[n]<position> <position before> <token>" of the check that moved it
     chat:{s}:meta             HASH    epoch (random, made once), floor (highest id of any channel removed),
                                       unkept (highest id removed without an archive as the last of its channel),
                                       clients (connected), sent, removed, restored (messages, ever), adjusted (what
@@ -34,10 +34,11 @@ Time is the server's, in ms. Text is UTF-8, lone surrogates passed through.
 from collections.abc import Iterable
 from zlib import crc32
 
-__all__ = ["Keys", "decode_name", "decode_text", "encode_text"]
+__all__ = ["LOG_IN_CHECK", "Keys", "decode_name", "decode_text", "encode_text"]
 
 AFTER_LOG_IN_SEND = ("updated", "sizes", "heads", "polled", "trimmed", "meta", "sent:0", "sent:1")
 BEFORE_LOG_IN_CHECK = ("updated", "sizes", "heads", "polled", "trimmed", "meta")
+LOG_IN_CHECK = len(BEFORE_LOG_IN_CHECK)  # place of the first channel's log
 
 
 def encode_text(text: str) -> bytes:

@@ -183,10 +183,8 @@ def _shared_text(package: str, part: Part) -> str:
 
 
 def out_of_memory() -> ChatFullError:
-    """Return what Redis out of memory is to a caller who stores."""
-    return ChatFullError(
-        "Redis is out of memory, nothing was stored by this call: clean, raise maxmemory, or keep less"
-    )
+    """Return the error of a call that stores when Redis is out of memory."""
+    return ChatFullError("Redis is out of memory, this attempt stored nothing: clean, raise maxmemory, or keep less")
 
 
 def _is_full(reply: Any) -> bool:

@@ -232,7 +232,7 @@ def test_a_full_redis_refuses_with_a_code_of_its_own(shell: Shell, redis: Redis)
     redis.config_set("maxmemory", "1")
     try:
         code, _, err = shell("send", "lobby", "hi")
-        assert (code, err.startswith("chat: Redis is out of memory, nothing was stored")) == (4, True)
+        assert (code, err.startswith("chat: Redis is out of memory, this attempt stored nothing")) == (4, True)
         assert shell("check", "bob", "lobby")[0] == 0
         code, _, err = shell("check", "eve", "lobby")
         assert (code, err.startswith("chat: Redis is out of memory, and this client is not known")) == (4, True)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Read a channel's messages where `trimmed` was lost: give them new ids, that the next page, send and check go by too.
+-- Read a channel's messages where `trimmed` was lost: give them new ids, which later calls use.
 --
 -- Needs    begin.lua, newest.lua
 -- KEYS  as of history.lua

@@ -4,5 +4,6 @@
 -- Needs    stored.lua
 -- KEYS  of restore.lua
 -- ARGV  channel         name
--- Returns {base, size, epoch, unsure, floor} as in shared/stored.lua; the base is nil where the channel is gone
+-- Returns {base, size, own_epoch, unsure, floor} as in shared/stored.lua; but `unsure` is at most the base, which is nil
+--         where the channel is gone
 return { base or false, size, own_epoch, math.min(unsure, base or unsure), floor }

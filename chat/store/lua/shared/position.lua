@@ -5,7 +5,7 @@
 --                                                   read, that of the last one that this call may give, and the
 --                                                   position that is stored
 
--- `state` is what the client's last check left in `read`: "[n]<position> <position before> <token>", n for new.
+-- `state` is what the last check that moved the client's position left in `read`: "[n]<position> <position before> <token>", n for new.
 local function locate(state, cursor, log, base, size)
   local FORGOTTEN = 1e9 -- a position this far behind is from before `trimmed` was lost, not a slow reader's
   local flag, position, before, last_token = (state or ''):match('^(n?)(%d+) (%d+) (.*)$')

@@ -2,7 +2,8 @@
 --
 -- Needs    unkept.lua
 --          KEYS, ARGV[1]   of restore.lua
--- Defines  base            id before the first message; nothing where the channel is gone
+-- Defines  log, updated, sizes, heads, polled, trimmed, meta, channel   as in restore.lua
+--          base            id before the first message; nothing where the channel is gone
 --          size            messages
 --          own_epoch       of the shard's ids, '' where it has none
 --          floor           of the shard: no channel that is gone had an id above it
