@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
@@ -39,7 +39,7 @@ Settings are read from the environment and from .env; REDIS_URL says where Redis
 \b
 Examples:
   chat send lobby "hi"
-  chat send lobby -- "-_-"    # a message that could be taken for an option
+  chat send lobby -- "--hi"    # a message that could be taken for an option
   chat check bob lobby
   chat check bob lobby --limit 10 --json
   chat watch bob lobby
@@ -51,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or exit with the code of what went wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     help_only = suppress(click.exceptions.Exit)
-    with exit_codes("chat", _describe), help_only, chat.make_context("chat", words) as context:
+    with exit_codes("chat", _describe), help_only, chat.make_context("chat", words, obj=words) as context:
         chat.invoke(context)
     return DONE
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
-    if isinstance(error, UNREACHABLE_ERRORS):
+    if isinstance(error, (*UNREACHABLE_ERRORS, InvalidResponse)):
         return UNREACHABLE, describe_outage(error, Settings.from_env().redis_url)
     return (REFUSED, str(error)) if isinstance(error, ChatError | RedisError) else None
 
@@ -74,22 +74,22 @@ def chat() -> None:
 
 @chat.command(context_settings={"ignore_unknown_options": True})  # a message may begin with a dash
 @channel
-@click.argument("message")
-def send(channel: str, message: str) -> None:
+@click.argument("words", nargs=-1, required=True, metavar="MESSAGE")
+@click.pass_obj
+def send(given: list[str], channel: str, words: tuple[str, ...]) -> None:
     """Send a message and print its id.
 
     \b
-    A message that could be taken for an option: chat send lobby -- "-_-"
+    A message that begins with two dashes: chat send lobby -- "--hi"
     """  # noqa: D301  \b is click's
-    sent = _open().send_message(channel, message)
-    try:
-        print(sent.id, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        drop_output()
-        problem = f"stored as {sent.id}, but its id could not be written: {error.strerror}"
-        raise OutputError(problem) from error
+    if "--" not in given and (option := next((word for word in (channel, *words) if word.startswith("--")), "")):
+        message = f"No such option '{option}'; to send it, put -- before the message"
+        raise click.UsageError(message)
+    if len(words) > 1:
+        message = f'the message is {len(words)} words, must be one: put it in quotes, "{" ".join(words)}"'
+        raise click.UsageError(message)
+    sent = _open().send_message(channel, words[0])
+    _write(str(sent.id), f"stored as {sent.id}, but its id could not be written")
 
 
 @chat.command()
@@ -210,9 +210,22 @@ def _print_check(found: Check, client: str, channel: str) -> None:
     if found.missed:
         say(f"{counted(found.missed, 'message')} {'was' if found.missed == 1 else 'were'} cleaned away unread")
     for message in found:
-        print(_line(message), flush=True)
+        read = f"{counted(len(found), 'message')} up to id {found.messages[-1].id} counted as read, but not written"
+        _write(_line(message), f"{read}, chat history {printable(channel)} shows what is stored")
     if found.more:
         say("more are waiting")
+
+
+def _write(line: str, done: str) -> None:
+    """Print a line at once; the error, if it cannot be written, says what was done."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        message = f"{done}: {error.strerror}"
+        raise OutputError(message) from error
 
 
 def _line(message: Message) -> str:

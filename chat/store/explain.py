@@ -46,6 +46,7 @@ EXPLANATIONS = (
     (r"unknown command .?GET\b", f"this is a sentinel, no Redis server: the URL of what it watches is {SENTINEL}"),
     (r"Cluster mode is not enabled on this node", f"this is no node of a cluster: its URL is {SERVER}"),
     (r"DB index is out of range", r"Redis has no database of that number: end the URL in another one, /0 say"),
+    (r"Protocol [Ee]rror", "what answers there is no Redis: correct the URL"),
     (
         r"Redis Cluster cannot be connected\..*?: None",
         "no node of the cluster answers, or they have no slots yet: start them, or create the cluster",

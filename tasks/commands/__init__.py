@@ -17,7 +17,11 @@ CLEAN_OPTIONS = [
     click.Option(["--now"], is_flag=True, help="In this process: needs no worker or broker, works on a full Redis."),
     click.Option(["--dry-run"], is_flag=True, help="Change nothing; print what would go, with the largest examples."),
     click.Option(["--shard", "shards"], type=int, multiple=True, help="Only this shard; can be repeated."),
-    click.Option(["--yes"], is_flag=True, help="Do not ask before more than half of everything is removed."),
+    click.Option(
+        ["--yes"],
+        is_flag=True,
+        help="Remove more than half of everything without asking; only a terminal asks.",
+    ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object a line."),
 ]
 

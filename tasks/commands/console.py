@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from click import get_current_context
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -54,7 +54,7 @@ def running(command: str) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
-    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | InvalidResponse):
         return FAILED, describe_outage(error, Settings.from_env().redis_url)
     if isinstance(error, OperationalError):  # kombu's
         return FAILED, describe_outage(error, Settings.from_env().broker_url)

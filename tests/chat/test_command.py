@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,7 +118,7 @@ def test_a_message_whose_id_cannot_be_written_is_said_to_be_stored(
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-@pytest.mark.parametrize("command", [["check", "bob", "lobby"], ["history", "lobby"], ["channels"], ["--help"]])
+@pytest.mark.parametrize("command", [["history", "lobby"], ["channels"], ["--help"]])
 def test_output_that_cannot_be_written_is_no_bad_input(shell: Shell, command: list[str], redirection: str) -> None:
     shell("send", "lobby", "hi")
     code, err = shell.redirected(redirection, *command)
@@ -173,9 +175,45 @@ def test_a_name_cannot_steer_the_terminal(shell: Shell, tmp_path: Path) -> None:
 
 def test_a_message_that_begins_with_a_dash_is_sent_as_the_help_says(shell: Shell) -> None:
     for arguments in (["--help"], ["send", "--help"]):
-        assert 'chat send lobby -- "-_-"' in shell(*arguments)[1]
-    assert shell("send", "lobby", "--", "-_-") == (0, "1\n", "")
+        assert 'chat send lobby -- "--hi"' in shell(*arguments)[1]
+    assert shell("send", "lobby", "--", "--hi") == (0, "1\n", "")
+    assert shell("check", "bob", "lobby")[1].endswith("  --hi\n")
+    assert shell("send", "lobby", "-_-") == (0, "2\n", "")
     assert shell("check", "bob", "lobby")[1].endswith("  -_-\n")
+
+
+def test_a_mistyped_option_and_words_without_quotes_are_no_message(shell: Shell) -> None:
+    says = "chat: No such option '--hlep'; to send it, put -- before the message. See chat --help.\n"
+    for arguments in (["lobby", "--hlep"], ["--hlep", "lobby", "hi"], ["lobby", "--hlep", "hi"]):
+        assert shell("send", *arguments) == (2, "", says)
+    says = 'chat: the message is 3 words, must be one: put it in quotes, "hi to all". See chat --help.\n'
+    assert shell("send", "lobby", "hi", "to", "all") == (2, "", says)
+    assert shell("history", "lobby")[1] == ""
+
+
+def test_what_is_no_redis_is_said_to_be_none(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_as_a_web_server, args=(listener,), daemon=True).start()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        says = f"chat: {url}: what answers there is no Redis: correct the URL\n"
+        assert shell("send", "lobby", "hi", REDIS_URL=url) == (3, "", says)
+
+
+def answer_as_a_web_server(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_messages_that_were_read_and_not_written_are_named(shell: Shell) -> None:
+    for body in ("a", "b"):
+        shell("send", "lobby", body)
+    code, err = shell.redirected(">/dev/full", "check", "bob", "lobby")
+    says = "chat: 2 messages up to id 2 counted as read, but not written, chat history lobby shows what is stored: "
+    assert (code, err.splitlines()[-1]) == (1, f"{says}No space left on device")
 
 
 def test_an_unreachable_redis_is_one_line_and_its_own_exit_code(shell: Shell) -> None:
@@ -283,7 +321,7 @@ def test_channels_are_listed(shell: Shell, redis: Redis) -> None:
         (["nosuch"], "No such command 'nosuch'."),
         ([], "Missing command."),
         (["send", "lobby"], "Missing argument 'MESSAGE'."),
-        (["send", "lobby", "a", "b"], "Got unexpected extra argument (b)."),
+        (["check", "bob", "lobby", "b"], "Got unexpected extra argument (b)."),
         (["check", "bob", "lobby", "--limit", "x"], "Invalid value for '--limit': 'x' is not a valid integer."),
     ],
 )
