@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
-from chat.store import scripts as chatting
 from chat.store.nodes import RAW
-from chat.store.scripts import Script
-from tasks.archive import channel as restoring
-from tasks.cleaning import scripts as cleaning
+from tests.model.calls import SOURCES
 from tests.model.lua import Lua, words_in
 from tests.model.store import COMMANDS, Hash, ReplyError, SortedSet, Store
 
@@ -29,17 +26,6 @@ MEMBERS = [b"a", b"b", b"c", b"\xff", b"", b"10"]
 SCORES = [b"0", b"1", b"-1", b"1.5", b"0.1", b"3e3", b"inf", b"-inf", b"1e20", b"1.7e308", b"4503599627370497", b"x"]
 INDEXES = [b"0", b"1", b"2", b"5", b"-1", b"-2", b"-9", b"100"]
 FAR = 10**9  # ms
-
-
-def scripts() -> list[Script]:
-    found: dict[str, Script] = {}
-    waiting = [value for module in (chatting, cleaning, restoring) for value in vars(module).values()]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Script) and value.sha not in found:
-            found[value.sha] = value
-            waiting.append((value._fallback or (None, None))[1])
-    return list(found.values())
 
 
 def some(source: list[bytes], pick: random.Random, most: int = 3) -> list[bytes]:
@@ -105,7 +91,7 @@ ARGUMENTS: dict[bytes, Callable[[random.Random], list[bytes]]] = {
 
 
 def test_every_word_of_a_script_that_is_a_command_is_known_to_the_store(redis: Redis) -> None:
-    words = set().union(*(words_in(script.source) for script in scripts()))
+    words = set().union(*map(words_in, SOURCES.values()))
     taken = {word.encode() for word in words if word.lower() in redis.command()}
     assert taken - COMMANDS.keys() == set()
     assert len(taken) > 20
