@@ -159,6 +159,10 @@ class Sweep:
         return b"%016x" % self.number
 
     @property
+    def token(self) -> bytes:
+        return bytes([self.number])
+
+    @property
     def lease_key(self) -> bytes:
         return b"chat:{0}:lease:" + self.name.encode()
 
@@ -228,7 +232,7 @@ def stepped(store: Store, sweep: Sweep, settings: Settings, **options: Any) -> S
     settings = archiving(settings) if sweep.archives else settings
     _stepping.append(client)
     try:
-        with fixed(sweep.owner):
+        with fixed(sweep.token):
             return SWEEPS[sweep.name](client, settings=settings, **dict(sweep.overrides))
     except SuspendedError:
         return replace(sweep, replies=tuple(client.replies), sent=client.sent, kept=client.kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.settings import Settings
@@ -148,8 +148,8 @@ class Search:
         state = State({}, {}, START_MS, Told(), full=False, sweeps={}, left=tuple(self._model.budgets.values()))
         for action in self._model.begin:
             parents.append((0, action.label))
-            state = self._next(state._replace(left=(99,) * len(state.left)), action) or state
-        return state._replace(left=tuple(self._model.budgets.values()))
+            state = self._next(state, replace(action, budget="")) or state
+        return state
 
     def _next(self, state: State, action: Action) -> State | None:
         left = state.left

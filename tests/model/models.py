@@ -1,69 +1,146 @@
-"""The models: which calls may come in any order."""
+"""The models: which calls may come in any order. Each is small enough to be searched far."""
 
 from __future__ import annotations
 
 from tasks.settings import Settings
 from tests.model.actions import (
+    Action,
+    begin,
     check,
     clock,
+    crash,
+    fill,
     leave,
+    lose,
+    retry,
     send,
     send_again,
+    send_other,
+    settle,
+    step,
     sweep,
 )
 from tests.model.explore import Model
 
 SECOND, HOUR = 1000, 3_600_000
+TIMES = {"dedupe_seconds": 10, "channel_timeout": 20, "client_timeout": 20}
 
 
-def settings(**options: object) -> Settings:
-    given = {
-        "shards": 1,
-        "backlog": 1,
-        "hard_backlog": 3,
-        "dedupe_seconds": 10,
-        "channel_timeout": 20,
-        "client_timeout": 20,
-    }
-    return Settings(**given | options)
+def model(name: str, *actions: Action, begin: tuple[Action, ...] = (), channels: str = "a", **budgets: int) -> Model:
+    """Return a model whose channels keep one message when cleaned, and never have more than three."""
+    settings = Settings(**{"shards": 1, "backlog": 1, "hard_backlog": 3} | TIMES)
+    return Model(name, actions, budgets, settings, tuple(channels), begin)
 
 
-BASIC = (
-    send("a"),
-    send_again("a"),
-    check("bob", "a"),
-    check("bob", "a", again=True),
-    check("bob", "a", limit=1),
-    check("bob", "a", after="now"),
-    check("bob", "a", after="before"),
-    leave("bob", "a"),
-)
+LATER = clock("+20 s", 20 * SECOND)  # all is due; a lease is over after two
+REMOVE, TRIM, FORGET = sweep("clean_channels"), sweep("clean_backlog"), sweep("clean_clients")
+EMPTY, OLD = sweep("clean_backlog", backlog=0), sweep("clean_backlog", message_timeout=20)
+SEND, BOB, EVE = send("a"), check("bob", "a"), check("eve", "a", history=1)
+BEFORE = check("bob", "a", after="before")
+LEAVE = leave("bob", "a")
+FIRST = (SEND, BOB, SEND)
+STEPS = {"begin 1": 1, "begin 2": 1, "crash": 1, "retry": 1}
+
+
+def steps(name: str, **options: object) -> tuple[Action, ...]:
+    """Return the steps of two sweeps of a kind, of which the first may be killed or lose a reply."""
+    first, second = begin(name, 1, **options), begin(name, 2, **options)
+    return first, step(1), crash(1), retry(1), second, step(2)
+
+
+def lost(name: str, *losses: Action) -> Model:
+    """Return a model in which one of these keys is lost once, at any moment."""
+    calls = (SEND, BOB, check("bob", "a", after="now"), EVE, LATER, REMOVE, EMPTY, FORGET, settle("bob"))
+    return model(name, *losses, *calls, send=4, check=3, clock=1, sweep=2, loss=1, settle=1)
+
 
 MODELS = {
-    model.name: model
-    for model in (
-        Model("one reader", BASIC, {"send": 5, "check": 6, "leave": 1}, settings()),
-        Model(
-            "two readers",
-            (*BASIC, check("eve", "a", history=1), check("eve", "a", again=True), leave("eve", "a")),
-            {"send": 4, "check": 4, "leave": 2},
-            settings(),
+    each.name: each
+    for each in (
+        model(
+            "reader",
+            SEND, send_again("a"), BOB, check("bob", "a", again=True), check("bob", "a", limit=1),
+            check("bob", "a", after="now"), BEFORE, check("bob", "a", after="before", limit=1), LEAVE,
+            send=5, check=5, leave=1,
         ),
-        Model(
-            "sweeps",
-            (
-                send("a"),
-                send_again("a"),
-                check("bob", "a"),
-                check("bob", "a", after="before"),
-                leave("bob", "a"),
-                clock("+20 s", 20 * SECOND),
-                sweep("clean_channels"),
-                sweep("clean_backlog"),
-                sweep("clean_clients"),
-            ),
-            {"send": 4, "check": 3, "leave": 1, "clock": 2, "sweep": 4},
-            settings(),
+        model(
+            "readers",
+            SEND, BOB, check("bob", "a", again=True), BEFORE, LEAVE, EVE, check("eve", "a", again=True),
+            leave("eve", "a"),
+            send=4, check=5, leave=2,
         ),
+        model(
+            "tokens",
+            SEND, send_again("a"), clock("+9 s", 9 * SECOND), clock("+4 s", 4 * SECOND), clock("-2 h", -2 * HOUR),
+            send=4, clock=6,
+        ),
+        model(
+            "keys",
+            send("a", "k"), send_again("a", "k"), send_other("a", "k"), send("b", "k"), send_again("b", "k"),
+            SEND, BOB, check("bob", "a", again=True), clock("+9 s", 9 * SECOND), TRIM, REMOVE,
+            channels="ab", send=4, check=2, clock=3, sweep=2,
+        ),
+        model(
+            "channels",
+            SEND, send("b"), check("bob", "a", "b"), check("bob", "a", "b", again=True), check("bob", "b", limit=1),
+            check("bob", "a", "b", after="before", limit=1), LEAVE,
+            channels="ab", send=5, check=4, leave=1,
+        ),
+        model("removal", SEND, send_again("a"), BOB, BEFORE, LEAVE, LATER, REMOVE, send=3, check=4, leave=1, clock=2, sweep=2),
+        model("backlog", SEND, BOB, BEFORE, LATER, TRIM, EMPTY, OLD, REMOVE, LEAVE, send=4, check=2, leave=1, clock=2, sweep=3),
+        model(
+            "clients",
+            SEND, BOB, EVE, leave("eve", "a"), clock("+10 s", 10 * SECOND), REMOVE, EMPTY, FORGET,
+            send=2, check=3, leave=1, clock=4, sweep=4,
+        ),
+        model(
+            "two channels",
+            SEND, send("b"), BOB, check("bob", "a", "b"), check("bob", "b", after="before"), leave("bob", "b"), LATER,
+            REMOVE, FORGET, TRIM,
+            channels="ab", send=4, check=2, leave=1, clock=2, sweep=3,
+        ),
+        model("channels in steps", *steps("clean_channels"), SEND, BOB, LEAVE, LATER, begin=FIRST, send=1, check=1, leave=1, clock=3, **STEPS),
+        model("backlog in steps", *steps("clean_backlog"), SEND, BOB, LATER, begin=FIRST, send=2, check=1, clock=2, **STEPS),
+        model(
+            "old messages in steps", *steps("clean_backlog", message_timeout=20), SEND, EMPTY, LATER,
+            begin=FIRST, send=2, clock=3, sweep=1, **STEPS,
+        ),
+        model(
+            "clients in steps", *steps("clean_clients"), SEND, BOB, EVE, LATER, REMOVE,
+            begin=FIRST, send=1, check=2, clock=2, sweep=1, **STEPS,
+        ),
+        model(
+            "all sweeps in steps",
+            begin("clean_channels", 1), step(1), begin("clean_backlog", 2, backlog=0), step(2), begin("clean_clients", 3),
+            step(3), SEND, BOB, LEAVE, LATER,
+            begin=FIRST, **{"send": 1, "check": 1, "leave": 1, "clock": 2, "begin 1": 1, "begin 2": 1, "begin 3": 1},
+        ),
+        model(
+            "archive of channels", *steps("clean_channels", archives=True), SEND, BOB, BEFORE, LEAVE, LATER,
+            begin=(SEND, SEND), send=1, check=2, leave=1, clock=3, **STEPS,
+        ),
+        model(
+            "archive of backlogs", *steps("clean_backlog", archives=True, backlog=0), SEND, BOB, LATER, TRIM, EMPTY, REMOVE,
+            begin=FIRST, send=2, check=1, clock=2, sweep=1, **STEPS,
+        ),
+        model(
+            "archive of two channels", *steps("clean_channels", archives=True), SEND, send("b"), LATER,
+            channels="ab", begin=(SEND, send("b"), SEND), send=2, clock=3, **STEPS,
+        ),
+        model(
+            "clock",
+            SEND, BOB, EVE, LATER, clock("-10 s", -10 * SECOND), clock("+2 h", 2 * HOUR), clock("-2 h", -2 * HOUR),
+            REMOVE, FORGET, OLD,
+            send=3, check=2, clock=4, sweep=2,
+        ),
+        model(
+            "full",
+            SEND, send("b"), BOB, check("bob", "a", "b"), check("bob", "a", again=True), LEAVE, fill(), LATER, REMOVE, TRIM,
+            channels="ab", send=3, check=3, leave=1, full=2, clock=1, sweep=2,
+        ),
+        lost("loss of indexes", lose("updated"), lose("sizes"), lose("heads"), lose("polled")),
+        lost("loss of ids", lose("trimmed"), lose("meta")),
+        lost("loss of tokens", lose("sent:0"), lose("sent:1")),
+        lost("loss of a channel's keys", lose("log", "a"), lose("seen", "a"), lose("read", "a")),
     )
-}
+}  # fmt: skip

@@ -6,7 +6,7 @@ the store. Each promise has a name, and is broken by that name; `states` has tho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ PROMISES = {
     "mended": "after a send and checks nothing is left of a lost key but what was lost",
     "no_error": "no call fails",
 }
+
+
+FORGOTTEN = 10**9  # ids that were jumped over as `trimmed` was lost are no messages
 
 
 class BrokenError(Exception):
@@ -125,12 +128,11 @@ class Told:
         cursors: the last two of each, the newest last; they outlive the connection.
         sends: the last message by channel and key; without a key it is "".
         archived: bodies that the archive has.
-        excused: bodies that went by the hard backlog, or with a lost key.
         unarchived: highest id that went without an archive as the last of a channel.
         gone: channels that were removed; "folded" where nothing stayed of them since.
         jumped: channels that were folded before their last message: ids jumped.
         lost: the kinds of key that were lost.
-        back_ms: how far the clock ever stepped back at once.
+        back_ms: how far the clock ever stepped back, all steps together.
     """
 
     sent: int = 0
@@ -141,7 +143,6 @@ class Told:
     cursors: dict[Place, tuple[Cursor, ...]] = field(default_factory=dict)
     sends: dict[Place, Sent] = field(default_factory=dict)
     archived: frozenset[int] = frozenset()
-    excused: frozenset[int] = frozenset()
     unarchived: int = 0
     gone: dict[str, str] = field(default_factory=dict)
     jumped: frozenset[str] = frozenset()
@@ -149,11 +150,11 @@ class Told:
     back_ms: int = 0
 
     def copy(self) -> Told:
-        values = (getattr(self, item.name) for item in fields(self))
+        values = (getattr(self, name) for name in self.__dataclass_fields__)
         return Told(*(dict(value) if isinstance(value, dict) else value for value in values))
 
     def key(self) -> Any:
-        values = (getattr(self, item.name) for item in fields(self))
+        values = (getattr(self, name) for name in self.__dataclass_fields__)
         return tuple(frozenset(value.items()) if isinstance(value, dict) else value for value in values)
 
     def bodies(self, channel: str) -> list[int]:
@@ -220,6 +221,7 @@ class Told:
         end = upto if check.more else len(all_bodies)
         between, account = end - request.start, check.missed + len(check)
         promise("never_falsely_caught_up", check.new or account >= between, account, "of", between)
+        promise("exact_missed", check.missed < FORGOTTEN, check.missed, "are more than there can be")
 
     def forget(self, client: str, channel: str) -> None:
         """A client is not connected any more."""
