@@ -15,6 +15,7 @@ from chat._codec import decode_history
 from chat._requests import Requests
 from chat.store.scripts import CHECK, SEND, call_all, out_of_memory
 from tasks.cleaning import SWEEPS
+from tasks.cleaning.calls import LEASE_MS
 from tasks.cleaning.rules import Limits
 from tests.model import states
 from tests.model.calls import Client, Sweep, fixed, stepped
@@ -22,17 +23,31 @@ from tests.model.promises import BrokenError, Request, promise
 from tests.model.store import Hash, Store
 
 if TYPE_CHECKING:
+    from chat import Check
     from tasks.cleaning import Report
     from tasks.settings import Settings
     from tests.model.promises import Told
 
 AHEAD_MS = states.AHEAD_MS
 TOKENS = 6
+OF_LOST_TIME = -1  # what a cursor accounts for that was given after the snapshot that came back
 CHECKS = 3  # each puts one of three indexes right
 
 
 class ImpossibleError(Exception):
     """Raised where an action has no meaning in this state."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a server saved to its disk, and what callers knew then."""
+
+    values: dict[bytes, Any]
+    expires: dict[bytes, int]
+    told: Told
+
+    def key(self) -> Any:
+        return frozenset(self.values.items()), frozenset(self.expires.items()), self.told.key()
 
 
 @dataclass
@@ -46,6 +61,7 @@ class World:
         channels: names.
         full: whether the server is out of memory.
         sweeps: those on their way, by number.
+        saved: a snapshot, where one was made.
         mutate: what to make of the scripts.
     """
 
@@ -55,6 +71,7 @@ class World:
     channels: tuple[str, ...]
     full: bool
     sweeps: dict[int, Sweep]
+    saved: Snapshot | None = None
     mutate: Any = None
 
     @property
@@ -63,13 +80,13 @@ class World:
 
     @property
     def requests(self) -> Requests:
-        return REQUESTS.setdefault(self.settings, Requests(self.settings))
+        return requests_of(self.settings)
 
     def stored(self) -> dict[str, dict[int, int]]:
         return {channel: states.stored(self.store, channel) for channel in self.channels}
 
 
-REQUESTS: dict[Settings, Requests] = {}
+requests_of = functools.cache(Requests)
 Run = Callable[[World], None]
 
 
@@ -111,21 +128,24 @@ def unchanged(world: World, before: dict[bytes, Any], name: str, why: str) -> No
 # Sending
 
 
-def send(channel: str, key: str = "") -> Action:
-    """A message, with a token or key that is used for the first time."""
+def send(channel: str, key: str = "", **overrides: Any) -> Action:
+    """A message, with a token or key that is used for the first time; by a process with other settings."""
 
     def run(world: World) -> None:
+        settings = replace(world.settings, **overrides)
         needs((channel, key) not in world.told.sends or not key)
         before, values = world.stored(), dict(world.store.values)
         body = world.told.sent + 1
         try:
-            message = sent(world, channel, body, key)
+            message = sent(world, channel, body, key, settings)
         except ChatFullError:
             promise("no_error", world.full, "told that the server is full")
             unchanged(world, values, "full_stores_nothing", "a refused send")
             return
         promise("full_stores_nothing", not world.full, "accepted")
-        world.told.accept(channel, key, message, world.settings.dedupe_seconds * 1000)
+        world.told.accept(channel, key, message, settings.dedupe_seconds * 1000)
+        at = states.of_shard(world.store, "updated", {}).get(channel.encode())
+        promise("indexes_true", at == world.told.idle_ms[channel], "updated of", channel, "is", at)
         after = world.stored()
         promise("exactly_once", body in after[channel], body, "is not in", after)
         cap = world.settings.hard_backlog
@@ -134,7 +154,7 @@ def send(channel: str, key: str = "") -> Action:
             dropped = len(kept) - cap if cap and other == channel and len(kept) > cap else 0
             promise("nothing_lost", kept[dropped:] == [*after[other]], "a send leaves", after[other], "of", kept)
 
-    return Action(f"send {channel} {key}".rstrip(), run, "send")
+    return Action(" ".join(filter(None, ("send", channel, key, *map(str, overrides.items())))), run, "send")
 
 
 def send_again(channel: str, key: str = "") -> Action:
@@ -171,9 +191,9 @@ def send_other(channel: str, key: str) -> Action:
     return Action(f"send {channel} {key} another body", run)
 
 
-def sent(world: World, channel: str, body: int, key: str) -> Any:
+def sent(world: World, channel: str, body: int, key: str, settings: Settings | None = None) -> Any:
     with fixed(b"send %d" % body):
-        sending = world.requests.send(channel, body, key or None)
+        sending = requests_of(settings or world.settings).send(channel, body, key or None)
     with succeeding("send"):
         try:
             reply = SEND(world.client, sending.keys, sending.args)
@@ -238,6 +258,7 @@ def checked(world: World, client: str, words: tuple[Any, ...], token: int, *, ag
         start, new = expect(world, place, cursor, history, again=again)
         expected[channel] = Request(world.store.now_ms, token, words, start, new, limit, cursor is not None)
     known = {channel for channel in channels if (client, channel) in told.readers}
+    bases = states.of_shard(world.store, "trimmed", {})
     with fixed(bytes([token]) * 8):
         if len(channels) == 1:
             one = world.requests.check(client, channels[0], limit, cursors[0], history)
@@ -259,6 +280,7 @@ def checked(world: World, client: str, words: tuple[Any, ...], token: int, *, ag
     promise("full_stores_nothing", not world.full or {*found} <= known or told.lost, "a new client is stored")
     promise("nothing_lost", before == world.stored(), "a check removes messages")
     for channel, reply in found.items():
+        confirm_lost_time(told, (client, channel), cursors[channels.index(channel)], reply, bases.get(channel.encode()))
         asked = told.asked.get((client, channel))
         told.read((client, channel), reply, expected[channel])
         if again and asked:
@@ -268,13 +290,21 @@ def checked(world: World, client: str, words: tuple[Any, ...], token: int, *, ag
             told.asked[client, channel] = told.asked[client, channel]._replace(moved=asked.moved)
 
 
+def confirm_lost_time(told: Told, place: tuple[str, str], cursor: str | None, reply: Check, base: bytes | None) -> None:
+    """A cursor of a time that is lost is not believed while its id is stored, or was not given again."""
+    if cursor and any(known == (cursor, OF_LOST_TIME) for known in told.cursors[place]):
+        position = int(cursor.rpartition("-")[2])
+        promise("never_falsely_caught_up", reply.new or position <= int(base or 0), cursor, "is believed")
+
+
 def expect(world: World, place: tuple[str, str], cursor: str | None, history: int, *, again: bool) -> tuple[int, bool]:
     """Return what is accounted for before a check, and whether the client is new."""
     told = world.told
     if again:
         return told.asked[place].start, told.asked[place].new
     if cursor is not None:
-        return next(known.upto for known in told.cursors[place] if known.text == cursor), False
+        upto = next(known.upto for known in told.cursors[place] if known.text == cursor)
+        return len(told.bodies(place[1])) if upto == OF_LOST_TIME else upto, False
     if place in told.readers:
         return told.readers[place].upto, False
     count = len(states.log(world.store, place[1]))
@@ -354,6 +384,34 @@ def lose(name: str, channel: str = "") -> Action:
     return Action(f"lose {key.decode()}", run, "loss")
 
 
+def save() -> Action:
+    """The server saves a snapshot."""
+
+    def run(world: World) -> None:
+        needs(world.saved is None and not world.told.lost)
+        world.saved = Snapshot(dict(world.store.values), dict(world.store.expires), world.told.copy())
+
+    return Action("snapshot", run)
+
+
+def come_back() -> Action:
+    """The server starts from its snapshot, a moment later."""
+
+    def run(world: World) -> None:
+        needs(world.saved and not world.sweeps)
+        told, store = world.saved.told.copy(), world.store
+        known = {cursor.text for each in told.cursors.values() for cursor in each}
+        for place, cursors in world.told.cursors.items():
+            told.cursors[place] = tuple(
+                cursor if cursor.text in known else cursor._replace(upto=OF_LOST_TIME) for cursor in cursors
+            )
+        told.sent, told.lost = world.told.sent, frozenset({"snapshot"})
+        world.told, world.store = told, Store(world.saved.values, world.saved.expires, store.now_ms)
+        world.store.set_clock(store.now_ms + 1)
+
+    return Action("the snapshot comes back", run, "loss")
+
+
 def settle(client: str) -> Action:
     """Each channel is sent to and checked as often as mending takes; then all is right but what was lost."""
 
@@ -365,7 +423,7 @@ def settle(client: str) -> Action:
             clients = {other for other, of in told.readers if of == channel} | {client}
             for other in [*sorted(clients)] * CHECKS:
                 check(other, channel).run(world)
-        world.told.lost = frozenset({"settled"})
+        told.lost |= {"settled"}
         for channel in world.channels:
             try:
                 seen = states.Seen(world.store, channel)
@@ -480,6 +538,9 @@ def advance(world: World, on_its_way: Sweep) -> None:
     leases = [stored.get(on_its_way.lease_key) for stored in (values, world.store.values)]
     taken = leases[0] not in {None, on_its_way.owner, leases[1]}
     promise("only_owner_removes", not taken, "the lease was", leases[0], "and is", leases[1])
+    if leases[1] == on_its_way.owner and world.stored() != before:
+        left_ms = world.store.expires[on_its_way.lease_key] - world.store.now_ms
+        promise("lease_lasts", left_ms == LEASE_MS, "it lasts for", left_ms, "ms")
     if isinstance(result, Sweep):
         world.sweeps[on_its_way.number] = result
         if result.kept:

@@ -15,7 +15,7 @@ from tests.model.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tests.model.actions import Action
+    from tests.model.actions import Action, Snapshot
 
 START_MS = 1_700_000_000_000
 
@@ -47,7 +47,7 @@ class State(NamedTuple):
     Attributes:
         values, expires, now_ms: of the store.
         told: what callers know.
-        full, sweeps: of the world.
+        full, sweeps, saved: of the world.
         left: what is left of each budget.
     """
 
@@ -57,11 +57,13 @@ class State(NamedTuple):
     told: Told
     full: bool
     sweeps: dict[int, Any]
+    saved: Snapshot | None
     left: tuple[int, ...]
 
     def key(self) -> int:
         stored = frozenset(self.values.items()), frozenset(self.expires.items()), self.now_ms
-        return hash((stored, self.told.key(), self.full, frozenset(self.sweeps.items()), self.left))
+        sweeps, saved = frozenset(self.sweeps.items()), self.saved and self.saved.key()
+        return hash((stored, self.told.key(), self.full, sweeps, saved, self.left))
 
 
 @dataclass
@@ -145,7 +147,9 @@ class Search:
             level = following
 
     def _first(self, parents: list[tuple[int, str]]) -> State:
-        state = State({}, {}, START_MS, Told(), full=False, sweeps={}, left=tuple(self._model.budgets.values()))
+        state = State(
+            {}, {}, START_MS, Told(), full=False, sweeps={}, saved=None, left=(*self._model.budgets.values(),)
+        )
         for action in self._model.begin:
             parents.append((0, action.label))
             state = self._next(state, replace(action, budget="")) or state
@@ -163,9 +167,9 @@ class Search:
             action.run(world)
         except ImpossibleError:
             return None
-        return State(
-            world.store.values, world.store.expires, world.store.now_ms, world.told, world.full, world.sweeps, left
-        )
+        store = world.store
+        stored = store.values, store.expires, store.now_ms
+        return State(*stored, world.told, world.full, world.sweeps, world.saved, left)
 
     def _world(self, state: State) -> World:
         store = Store(state.values, state.expires, state.now_ms)
@@ -176,5 +180,5 @@ class Search:
 
     def _confirm(self, state: State) -> None:
         world = self._world(state)
-        states.confirm(world.store, world.told, world.channels, world.settings.hard_backlog)
+        states.confirm(world.store, world.told, world.channels, world.settings)
         read_history(world)

@@ -8,11 +8,13 @@ from tests.model.actions import (
     begin,
     check,
     clock,
+    come_back,
     crash,
     fill,
     leave,
     lose,
     retry,
+    save,
     send,
     send_again,
     send_other,
@@ -48,10 +50,12 @@ def steps(name: str, **options: object) -> tuple[Action, ...]:
     return first, step(1), crash(1), retry(1), second, step(2)
 
 
-def lost(name: str, *losses: Action) -> Model:
+def lost(name: str, *losses: Action, **budgets: int) -> Model:
     """Return a model in which one of these keys is lost once, at any moment."""
     calls = (SEND, BOB, check("bob", "a", after="now"), EVE, LATER, REMOVE, EMPTY, FORGET, settle("bob"))
-    return model(name, *losses, *calls, send=4, check=3, clock=1, sweep=2, loss=1, settle=1)
+    return model(
+        name, *losses, *calls, **{"send": 3, "check": 3, "clock": 1, "sweep": 2, "loss": 1, "settle": 1} | budgets
+    )
 
 
 MODELS = {
@@ -71,7 +75,7 @@ MODELS = {
         ),
         model(
             "tokens",
-            SEND, send_again("a"), clock("+9 s", 9 * SECOND), clock("+4 s", 4 * SECOND), clock("-2 h", -2 * HOUR),
+            SEND, send_again("a"), send("a", dedupe_seconds=25), clock("+9 s", 9 * SECOND), clock("+4 s", 4 * SECOND), clock("-2 h", -2 * HOUR),
             send=4, clock=6,
         ),
         model(
@@ -99,6 +103,13 @@ MODELS = {
             REMOVE, FORGET, TRIM,
             channels="ab", send=4, check=2, leave=1, clock=2, sweep=3,
         ),
+        model(
+            "floors", SEND, send("b"), BOB, LEAVE, LATER, REMOVE, FORGET,
+            channels="ab", send=4, check=1, leave=1, clock=2, sweep=2,
+        ),
+        model("leases of channels", *steps("clean_channels"), SEND, LATER, begin=(SEND, LATER), send=1, clock=3, **STEPS),
+        model("leases of backlogs", *steps("clean_backlog"), LATER, begin=(SEND, SEND), clock=2, **STEPS),
+        model("leases of clients", *steps("clean_clients"), BOB, LATER, begin=(BOB, LATER), check=1, clock=3, **STEPS),
         model("channels in steps", *steps("clean_channels"), SEND, BOB, LEAVE, LATER, begin=FIRST, send=1, check=1, leave=1, clock=3, **STEPS),
         model("backlog in steps", *steps("clean_backlog"), SEND, BOB, LATER, begin=FIRST, send=2, check=1, clock=2, **STEPS),
         model(
@@ -116,12 +127,16 @@ MODELS = {
             begin=FIRST, **{"send": 1, "check": 1, "leave": 1, "clock": 2, "begin 1": 1, "begin 2": 1, "begin 3": 1},
         ),
         model(
-            "archive of channels", *steps("clean_channels", archives=True), SEND, BOB, BEFORE, LEAVE, LATER,
-            begin=(SEND, SEND), send=1, check=2, leave=1, clock=3, **STEPS,
+            "archive of channels", *steps("clean_channels", archives=True), SEND, LATER,
+            begin=(SEND, LATER), send=1, clock=3, **STEPS,
         ),
         model(
-            "archive of backlogs", *steps("clean_backlog", archives=True, backlog=0), SEND, BOB, LATER, TRIM, EMPTY, REMOVE,
-            begin=FIRST, send=2, check=1, clock=2, sweep=1, **STEPS,
+            "archive of backlogs", *steps("clean_backlog", archives=True, backlog=0), SEND, TRIM, EMPTY,
+            begin=FIRST, send=2, sweep=1, **STEPS,
+        ),
+        model(
+            "archives and readers", *steps("clean_channels", archives=True), SEND, BOB, BEFORE, LEAVE, LATER,
+            begin=(SEND, BOB, SEND), send=1, check=2, leave=1, clock=3, **STEPS,
         ),
         model(
             "archive of two channels", *steps("clean_channels", archives=True), SEND, send("b"), LATER,
@@ -139,8 +154,19 @@ MODELS = {
             channels="ab", send=3, check=3, leave=1, full=2, clock=1, sweep=2,
         ),
         lost("loss of indexes", lose("updated"), lose("sizes"), lose("heads"), lose("polled")),
-        lost("loss of ids", lose("trimmed"), lose("meta")),
         lost("loss of tokens", lose("sent:0"), lose("sent:1")),
         lost("loss of a channel's keys", lose("log", "a"), lose("seen", "a"), lose("read", "a")),
+        model(
+            "loss of trimmed", lose("trimmed"), SEND, BOB, LATER, REMOVE, EMPTY, settle("bob"),
+            send=3, check=2, clock=1, sweep=2, loss=1, settle=1,
+        ),
+        model(
+            "loss of meta", lose("meta"), SEND, BOB, check("bob", "a", after="now"), LEAVE, LATER, REMOVE, EMPTY, settle("bob"),
+            send=3, check=2, leave=1, clock=1, sweep=2, loss=1, settle=1,
+        ),
+        model(
+            "snapshot", save(), come_back(), SEND, BOB, check("bob", "a", after="now"), EMPTY,
+            send=3, check=3, sweep=1, loss=1,
+        ),
     )
 }  # fmt: skip

@@ -28,6 +28,7 @@ PROMISES = {
     "due_is_removed": "after a sweep that ran through nothing is due",
     "dry_run_is_run": "a dry run changes nothing and tells what the run then removes",
     "lease_given_back": "a sweep that ended leaves no lease",
+    "lease_lasts": "a lease lasts for its whole time from the last removal",
     "archive_covers_removed": "with an archive, a message is in Redis or in the archive at every moment",
     "unkept_true": "`unkept` is no less than the id of any last message that went without an archive",
     "no_trace_without_owner": "nothing is kept of a channel or client that is gone, and all is kept of one that is not",
@@ -39,6 +40,7 @@ PROMISES = {
 }
 
 
+LOSE_IDS = {"trimmed", "meta", "read", "snapshot"}
 FORGOTTEN = 10**9  # ids that were jumped over as `trimmed` was lost are no messages
 
 
@@ -157,6 +159,11 @@ class Told:
         values = (getattr(self, name) for name in self.__dataclass_fields__)
         return tuple(frozenset(value.items()) if isinstance(value, dict) else value for value in values)
 
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ids and positions are all as they were, whatever else was lost."""
+        return not self.lost & LOSE_IDS
+
     def bodies(self, channel: str) -> list[int]:
         return [body for _, body in self.accepted.get(channel, ())]
 
@@ -167,7 +174,7 @@ class Told:
         before = self.accepted.get(channel, ())
         highest = before[-1][0] if before else 0
         promise("ids_rise", message.id > highest, message.id, "after", highest, "in", channel)
-        stands = before and self.gone.get(channel) != "folded" and not self.lost
+        stands = before and self.gone.get(channel) != "folded" and self.keeps_ids
         promise("ids_rise", not stands or message.id == highest + 1, message.id, "is not next to", highest)
         if self.gone.pop(channel, "") == "folded":
             self.jumped |= {channel}
@@ -186,16 +193,16 @@ class Told:
         if given:
             promise("exact_missed", given[-1] in all_bodies, given, "of", all_bodies)
             upto = all_bodies.index(given[-1]) + 1
-        elif check.more and self.lost:
+        elif check.more and not self.keeps_ids:
             upto = request.start
         else:
             upto = sum(message_id <= position for message_id, _ in self.accepted.get(channel, ()))
         promise("exact_missed", given == all_bodies[upto - len(given) : upto], "given", given, "of", all_bodies)
-        if self.lost:
+        if not self.keeps_ids:
             self._cover(check, upto, request, all_bodies)
         else:
             self._balance(channel, check, upto, request, all_bodies)
-        if self.lost and not check.more:
+        if not (self.keeps_ids or check.more):
             upto = len(all_bodies)
         moved = reader is None or reader.position != position
         token = request.token if moved else reader.token

@@ -10,11 +10,13 @@ from tests.model.promises import promise
 from tests.model.store import Hash, SortedSet
 
 if TYPE_CHECKING:
+    from tasks.settings import Settings
     from tests.model.promises import Told
     from tests.model.store import Store
 
 KEYS = Keys("chat", 1)
 INDEXES = ("updated", "sizes", "heads", "polled")
+LONGEST_WINDOW_MS = 3 * 25_000  # of the tokens in the models
 AHEAD_MS = 3_600_000  # a stamp further ahead is of a clock that was wrong
 
 
@@ -69,14 +71,15 @@ class Seen:
         self.read = of_channel(store, "read", channel, Hash())
 
 
-def confirm(store: Store, told: Told, channels: tuple[str, ...], hard_backlog: int) -> None:
+def confirm(store: Store, told: Told, channels: tuple[str, ...], settings: Settings) -> None:
     """Hold every promise that is one of a state."""
     looked = {channel: Seen(store, channel) for channel in channels}
     for channel, seen in looked.items():
-        _confirm_log(told, channel, seen, hard_backlog)
-        if not told.lost:
+        _confirm_log(told, channel, seen, settings.hard_backlog)
+        if not told.lost or "settled" in told.lost:
             confirm_traces(told, channel, seen)
             confirm_indexes(told, channel, seen)
+    _confirm_tokens(store, told)
     if not told.lost:
         _confirm_counters(store, told, looked)
         _confirm_unkept(store, told)
@@ -134,6 +137,14 @@ def _confirm_counters(store: Store, told: Told, looked: dict[str, Seen]) -> None
     promise("counters_true", numbers["sent"] == told.sent, numbers, "of", told.sent)
     promise("counters_true", counted == total, numbers, "for", total)
     promise("counters_true", numbers["clients"] == len(told.readers), numbers, "of", len(told.readers))
+
+
+def _confirm_tokens(store: Store, told: Told) -> None:
+    latest = store.now_ms + told.back_ms + LONGEST_WINDOW_MS
+    for name in ("sent:0", "sent:1"):
+        if of_shard(store, name):
+            ends = store.expires.get(key(name))
+            promise("no_trace_without_owner", ends and ends <= latest, name, "goes at", ends, "now is", store.now_ms)
 
 
 def _confirm_unkept(store: Store, told: Told) -> None:
