@@ -145,6 +145,9 @@ def send(channel: str, key: str = "", **overrides: Any) -> Action:
         promise("full_stores_nothing", not world.full, "accepted")
         world.told.accept(channel, key, message, settings.dedupe_seconds * 1000)
         at = states.of_shard(world.store, "updated", {}).get(channel.encode())
+        ends = [world.store.expires.get(states.key(name), 0) for name in ("sent:0", "sent:1")]
+        latest = world.store.now_ms + AHEAD_MS + states.LONGEST_WINDOW_MS
+        promise("no_trace_without_owner", max(ends) <= latest, "tokens live until", ends)
         promise("indexes_true", at == world.told.idle_ms[channel], "updated of", channel, "is", at)
         after = world.stored()
         promise("exactly_once", body in after[channel], body, "is not in", after)
@@ -367,7 +370,7 @@ def fill() -> Action:
     return Action("memory is full, or not any more", run, "full")
 
 
-def lose(name: str, channel: str = "") -> Action:
+def lose(name: str, channel: str = "", *, budget: str = "loss") -> Action:
     """One key is lost: of the shard, or of a channel."""
     key = states.key(name, channel)
 
@@ -381,7 +384,7 @@ def lose(name: str, channel: str = "") -> Action:
         world.store.drop(key)
         world.told.lost |= {name}
 
-    return Action(f"lose {key.decode()}", run, "loss")
+    return Action(f"lose {key.decode()}", run, budget)
 
 
 def save() -> Action:
@@ -400,10 +403,10 @@ def come_back() -> Action:
     def run(world: World) -> None:
         needs(world.saved and not world.sweeps)
         told, store = world.saved.told.copy(), world.store
-        known = {cursor.text for each in told.cursors.values() for cursor in each}
-        for place, cursors in world.told.cursors.items():
-            told.cursors[place] = tuple(
-                cursor if cursor.text in known else cursor._replace(upto=OF_LOST_TIME) for cursor in cursors
+        for (client, channel), cursors in world.told.cursors.items():
+            count = len(told.bodies(channel))
+            told.cursors[client, channel] = tuple(
+                cursor if cursor.upto <= count else cursor._replace(upto=OF_LOST_TIME) for cursor in cursors
             )
         told.sent, told.lost = world.told.sent, frozenset({"snapshot"})
         world.told, world.store = told, Store(world.saved.values, world.saved.expires, store.now_ms)
@@ -442,7 +445,8 @@ def sweep(name: str, **overrides: Any) -> Action:
     """A whole sweep at once, after a dry run of it."""
 
     def run(world: World) -> None:
-        needs(not world.sweeps and Sweep(name).lease_key not in world.store.values)
+        others = {other.name for other in world.sweeps.values()}
+        needs(name not in others and Sweep(name).lease_key not in world.store.values)
         values = dict(world.store.values)
         expected = swept(world, name, dry_run=True, **overrides)
         unchanged(world, values, "dry_run_is_run", "a dry run")
@@ -457,7 +461,8 @@ def sweep(name: str, **overrides: Any) -> Action:
         promise("lease_given_back", Sweep(name).lease_key not in world.store.values)
         due = swept(world, name, dry_run=True, **overrides)
         again = (due.due, due.channels, due.messages, due.clients) if not world.told.lost else (due.messages,)
-        promise("due_is_removed", not any(again), again, "is still due")
+        promise("due_is_removed", not any(again) or world.told.back_ms, again, "is still due")
+        confirm_times(world, name)
         confirm_done(world, name, overrides)
 
     return Action(f"{name} {overrides or ''}".rstrip(), run, "sweep")
@@ -466,6 +471,13 @@ def sweep(name: str, **overrides: Any) -> Action:
 def swept(world: World, name: str, **options: Any) -> Report:
     with fixed(b"whole"), succeeding(name):
         return SWEEPS[name](world.client, settings=world.settings, **options)
+
+
+def confirm_times(world: World, name: str) -> None:
+    """After a sweep no time in its index is of a clock that was wrong: nothing would ever be due by it."""
+    index = {"clean_channels": "updated", "clean_clients": "polled"}.get(name, "sizes")
+    times = states.of_shard(world.store, index, {}).values()
+    promise("indexes_true", max(times, default=0) <= world.store.now_ms + AHEAD_MS, index, "has", [*times])
 
 
 def confirm_done(world: World, name: str, overrides: dict[str, Any]) -> None:
@@ -488,7 +500,7 @@ def confirm_done(world: World, name: str, overrides: dict[str, Any]) -> None:
         promise("due_is_removed", not expired, expired, "are still there")
 
 
-def begin(name: str, number: int, *, archives: bool = False, **overrides: Any) -> Action:
+def begin(name: str, number: int, *, archives: str = "", **overrides: Any) -> Action:
     """A sweep begins, in steps."""
 
     def run(world: World) -> None:
@@ -549,7 +561,8 @@ def advance(world: World, on_its_way: Sweep) -> None:
     world.sweeps.pop(on_its_way.number, None)
     if not world.told.lost:
         lost_lease = "lease was lost" in result.error
-        promise("no_error", not result.error or lost_lease, result.error)
+        refused = on_its_way.archives == "broken_archive"
+        promise("no_error", not result.error or lost_lease or refused, result.error)
     left = world.store.values.get(on_its_way.lease_key) == on_its_way.owner
     promise("lease_given_back", not left, result)
 

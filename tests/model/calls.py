@@ -22,6 +22,7 @@ from tasks.archive import channel as restoring
 from tasks.cleaning import SWEEPS
 from tasks.cleaning import scripts as cleaning
 from tests.model.lua import Lua
+from tests.model.promises import promise
 from tests.model.store import ReplyError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
     from tests.model.store import Store
 
-ARCHIVE = f"{__name__}:archive"  # as CHAT_ARCHIVE names a function
 KEPT = b"kept"  # in place of a reply: the archive has what it was given
+MANY = 500  # commands: more than any sweep of a model needs
 
 Mutate = "Callable[[str], str] | None"
 lua = functools.cache(Lua)
@@ -63,11 +64,14 @@ class Client:
 
     def __init__(self, store: Store, *, full: bool = False, mutate: Mutate = None) -> None:
         self._store, self._full, self._mutate = store, full, mutate
+        self._commands = 0
 
     def get(self, key: bytes) -> bytes | None:
         return self._store.values.get(key)
 
     def execute_command(self, _: str, script: str, count: int, *words: Any, **__: Any) -> Any:
+        self._commands += 1
+        promise("sweep_ends", self._commands < MANY, "it sent", self._commands, "commands")
         source = SOURCES[script]
         compiled = lua().compile(self._mutate(source) if self._mutate else source)
         if self._full and not compiled.when_full:
@@ -138,7 +142,7 @@ class Sweep:
     Attributes:
         name: of the sweep.
         overrides: its options.
-        archives: whether it has an archive.
+        archives: name of the function below that is its archive, or nothing.
         number: tells it from others.
         replies: what it has been told so far.
         sent: how many of the replies it had when it last sent something.
@@ -147,7 +151,7 @@ class Sweep:
 
     name: str
     overrides: tuple[tuple[str, Any], ...] = ()
-    archives: bool = False
+    archives: str = ""
     number: int = 1
     replies: tuple[Any, ...] = ()
     sent: int = 0
@@ -229,7 +233,7 @@ def archive(channel: str, messages: tuple[Message, ...]) -> None:
 def stepped(store: Store, sweep: Sweep, settings: Settings, **options: Any) -> Sweep | Report:
     """Run one command of a sweep, or hand over one channel; return the sweep as it is then, or its report."""
     client = SweepClient(store, sweep, **options)
-    settings = archiving(settings) if sweep.archives else settings
+    settings = archiving(settings, sweep.archives) if sweep.archives else settings
     _stepping.append(client)
     try:
         with fixed(sweep.token):
@@ -240,9 +244,14 @@ def stepped(store: Store, sweep: Sweep, settings: Settings, **options: Any) -> S
         _stepping.pop()
 
 
+def broken_archive(channel: str, _: tuple[Message, ...]) -> None:
+    """Take nothing."""
+    raise OSError(channel)
+
+
 @functools.cache
-def archiving(settings: Settings) -> Settings:
-    return replace(settings, archive=ARCHIVE)
+def archiving(settings: Settings, function: str) -> Settings:
+    return replace(settings, archive=f"{__name__}:{function}")
 
 
 def frozen(reply: Any) -> Any:

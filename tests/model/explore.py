@@ -175,7 +175,14 @@ class Search:
         store = Store(state.values, state.expires, state.now_ms)
         model = self._model
         return World(
-            store, state.told.copy(), model.settings, model.channels, state.full, dict(state.sweeps), self._mutate
+            store,
+            state.told.copy(),
+            model.settings,
+            model.channels,
+            state.full,
+            dict(state.sweeps),
+            state.saved,
+            self._mutate,
         )
 
     def _confirm(self, state: State) -> None:

@@ -36,11 +36,12 @@ def model(name: str, *actions: Action, begin: tuple[Action, ...] = (), channels:
 
 LATER = clock("+20 s", 20 * SECOND)  # all is due; a lease is over after two
 REMOVE, TRIM, FORGET = sweep("clean_channels"), sweep("clean_backlog"), sweep("clean_clients")
-EMPTY, OLD = sweep("clean_backlog", backlog=0), sweep("clean_backlog", message_timeout=20)
+EMPTY, OLD = sweep("clean_backlog", backlog=0), sweep("clean_backlog", backlog=3, message_timeout=20)
 SEND, BOB, EVE = send("a"), check("bob", "a"), check("eve", "a", history=1)
 BEFORE = check("bob", "a", after="before")
 LEAVE = leave("bob", "a")
 FIRST = (SEND, BOB, SEND)
+ARCHIVE = "archive"
 STEPS = {"begin 1": 1, "begin 2": 1, "crash": 1, "retry": 1}
 
 
@@ -75,8 +76,13 @@ MODELS = {
         ),
         model(
             "tokens",
-            SEND, send_again("a"), send("a", dedupe_seconds=25), clock("+9 s", 9 * SECOND), clock("+4 s", 4 * SECOND), clock("-2 h", -2 * HOUR),
+            SEND, send_again("a"), send("a", dedupe_seconds=25), clock("+9 s", 9 * SECOND),
+            clock("+4 s", 4 * SECOND), clock("-2 h", -2 * HOUR),
             send=4, clock=6,
+        ),
+        model(
+            "tokens of two settings", SEND, send("a", dedupe_seconds=25), send_again("a"), clock("+9 s", 9 * SECOND),
+            begin=(SEND, clock("+9 s", 9 * SECOND), clock("+4 s", 4 * SECOND), SEND), send=3, clock=3,
         ),
         model(
             "keys",
@@ -90,8 +96,16 @@ MODELS = {
             check("bob", "a", "b", after="before", limit=1), LEAVE,
             channels="ab", send=5, check=4, leave=1,
         ),
-        model("removal", SEND, send_again("a"), BOB, BEFORE, LEAVE, LATER, REMOVE, send=3, check=4, leave=1, clock=2, sweep=2),
-        model("backlog", SEND, BOB, BEFORE, LATER, TRIM, EMPTY, OLD, REMOVE, LEAVE, send=4, check=2, leave=1, clock=2, sweep=3),
+        model(
+            "removal", SEND, send_again("a"), BOB, BEFORE, LEAVE, LATER, REMOVE,
+            send=3, check=4, leave=1, clock=2, sweep=2,
+        ),
+        model(
+            "backlog", SEND, BOB, BEFORE, LATER, TRIM, EMPTY, OLD, REMOVE, LEAVE,
+            send=4, check=2, leave=1, clock=2, sweep=3,
+        ),
+        model("oldest messages", SEND, LATER, TRIM, OLD, send=3, clock=2, sweep=2),
+        model("emptied", SEND, BOB, EMPTY, LATER, FORGET, LEAVE, send=2, check=1, leave=1, clock=2, sweep=2),
         model(
             "clients",
             SEND, BOB, EVE, leave("eve", "a"), clock("+10 s", 10 * SECOND), REMOVE, EMPTY, FORGET,
@@ -107,13 +121,31 @@ MODELS = {
             "floors", SEND, send("b"), BOB, LEAVE, LATER, REMOVE, FORGET,
             channels="ab", send=4, check=1, leave=1, clock=2, sweep=2,
         ),
-        model("leases of channels", *steps("clean_channels"), SEND, LATER, begin=(SEND, LATER), send=1, clock=3, **STEPS),
+        model(
+            "leases of channels", *steps("clean_channels"), SEND, LATER,
+            begin=(SEND, LATER), send=1, clock=3, **STEPS,
+        ),
         model("leases of backlogs", *steps("clean_backlog"), LATER, begin=(SEND, SEND), clock=2, **STEPS),
         model("leases of clients", *steps("clean_clients"), BOB, LATER, begin=(BOB, LATER), check=1, clock=3, **STEPS),
-        model("channels in steps", *steps("clean_channels"), SEND, BOB, LEAVE, LATER, begin=FIRST, send=1, check=1, leave=1, clock=3, **STEPS),
-        model("backlog in steps", *steps("clean_backlog"), SEND, BOB, LATER, begin=FIRST, send=2, check=1, clock=2, **STEPS),
         model(
-            "old messages in steps", *steps("clean_backlog", message_timeout=20), SEND, EMPTY, LATER,
+            "lease after a refusal", step(1), begin("clean_channels", 2), step(2), LATER,
+            begin=(SEND, LATER, begin("clean_channels", 1, archives="broken_archive"), *[step(1)] * 4), clock=3,
+            **STEPS,
+        ),
+        model(
+            "backlog beside a removal", begin("clean_backlog", 1), step(1), SEND, LATER, REMOVE,
+            begin=(SEND, SEND), send=1, clock=1, sweep=1, **STEPS,
+        ),
+        model(
+            "channels in steps", *steps("clean_channels"), SEND, BOB, LEAVE, LATER,
+            begin=FIRST, send=1, check=1, leave=1, clock=3, **STEPS,
+        ),
+        model(
+            "backlog in steps", *steps("clean_backlog"), SEND, BOB, LATER,
+            begin=FIRST, send=2, check=1, clock=2, **STEPS,
+        ),
+        model(
+            "old messages in steps", *steps("clean_backlog", backlog=3, message_timeout=20), SEND, EMPTY, LATER,
             begin=FIRST, send=2, clock=3, sweep=1, **STEPS,
         ),
         model(
@@ -122,24 +154,29 @@ MODELS = {
         ),
         model(
             "all sweeps in steps",
-            begin("clean_channels", 1), step(1), begin("clean_backlog", 2, backlog=0), step(2), begin("clean_clients", 3),
+            begin("clean_channels", 1), step(1), begin("clean_backlog", 2, backlog=0), step(2),
+            begin("clean_clients", 3),
             step(3), SEND, BOB, LEAVE, LATER,
             begin=FIRST, **{"send": 1, "check": 1, "leave": 1, "clock": 2, "begin 1": 1, "begin 2": 1, "begin 3": 1},
         ),
         model(
-            "archive of channels", *steps("clean_channels", archives=True), SEND, LATER,
+            "archive of channels", *steps("clean_channels", archives=ARCHIVE), SEND, LATER,
             begin=(SEND, LATER), send=1, clock=3, **STEPS,
         ),
         model(
-            "archive of backlogs", *steps("clean_backlog", archives=True, backlog=0), SEND, TRIM, EMPTY,
+            "archive of backlogs", *steps("clean_backlog", archives=ARCHIVE, backlog=0), SEND, TRIM, EMPTY,
             begin=FIRST, send=2, sweep=1, **STEPS,
         ),
         model(
-            "archives and readers", *steps("clean_channels", archives=True), SEND, BOB, BEFORE, LEAVE, LATER,
+            "archive and a cursor", begin("clean_channels", 1, archives=ARCHIVE), step(1), crash(1), SEND,
+            check("bob", "a", after="now"), begin=(SEND, BOB, LATER), send=1, check=2, **STEPS,
+        ),
+        model(
+            "archives and readers", *steps("clean_channels", archives=ARCHIVE), SEND, BOB, BEFORE, LEAVE, LATER,
             begin=(SEND, BOB, SEND), send=1, check=2, leave=1, clock=3, **STEPS,
         ),
         model(
-            "archive of two channels", *steps("clean_channels", archives=True), SEND, send("b"), LATER,
+            "archive of two channels", *steps("clean_channels", archives=ARCHIVE), SEND, send("b"), LATER,
             channels="ab", begin=(SEND, send("b"), SEND), send=2, clock=3, **STEPS,
         ),
         model(
@@ -150,7 +187,8 @@ MODELS = {
         ),
         model(
             "full",
-            SEND, send("b"), BOB, check("bob", "a", "b"), check("bob", "a", again=True), LEAVE, fill(), LATER, REMOVE, TRIM,
+            SEND, send("b"), BOB, check("bob", "a", "b"), check("bob", "a", again=True), LEAVE, fill(), LATER,
+            REMOVE, TRIM,
             channels="ab", send=3, check=3, leave=1, full=2, clock=1, sweep=2,
         ),
         lost("loss of indexes", lose("updated"), lose("sizes"), lose("heads"), lose("polled")),
@@ -161,8 +199,21 @@ MODELS = {
             send=3, check=2, clock=1, sweep=2, loss=1, settle=1,
         ),
         model(
-            "loss of meta", lose("meta"), SEND, BOB, check("bob", "a", after="now"), LEAVE, LATER, REMOVE, EMPTY, settle("bob"),
+            "loss of meta", lose("meta"), SEND, BOB, check("bob", "a", after="now"), LEAVE, LATER, REMOVE, EMPTY,
+            settle("bob"),
             send=3, check=2, leave=1, clock=1, sweep=2, loss=1, settle=1,
+        ),
+        model(
+            "loss of meta of a channel that is gone", lose("meta"), SEND, BOB, check("bob", "a", after="now"), EMPTY,
+            begin=(SEND, BOB, LEAVE, LATER, REMOVE), send=3, check=2, sweep=1, loss=1,
+        ),
+        model(
+            "loss of trimmed of a channel that is gone", lose("trimmed"), SEND, BOB, LATER, FORGET, LEAVE,
+            begin=(SEND, BOB, LATER, REMOVE), send=2, check=1, leave=1, clock=1, sweep=1, loss=1,
+        ),
+        model(
+            "loss of two indexes of ids", lose("trimmed"), lose("sizes", budget="other loss"), SEND, TRIM,
+            send=4, sweep=1, loss=1, **{"other loss": 1},
         ),
         model(
             "snapshot", save(), come_back(), SEND, BOB, check("bob", "a", after="now"), EMPTY,

@@ -27,6 +27,7 @@ PROMISES = {
     "only_owner_removes": "a sweep removes only while it holds the lease",
     "due_is_removed": "after a sweep that ran through nothing is due",
     "dry_run_is_run": "a dry run changes nothing and tells what the run then removes",
+    "sweep_ends": "a sweep comes to its end",
     "lease_given_back": "a sweep that ended leaves no lease",
     "lease_lasts": "a lease lasts for its whole time from the last removal",
     "archive_covers_removed": "with an archive, a message is in Redis or in the archive at every moment",
@@ -40,7 +41,7 @@ PROMISES = {
 }
 
 
-LOSE_IDS = {"trimmed", "meta", "read", "snapshot"}
+LOSE_IDS = {"trimmed", "meta", "read", "seen", "polled", "snapshot"}  # or positions: clients may be told they are new
 FORGOTTEN = 10**9  # ids that were jumped over as `trimmed` was lost are no messages
 
 
