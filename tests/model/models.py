@@ -216,6 +216,10 @@ MODELS = {
             send=4, sweep=1, loss=1, **{"other loss": 1},
         ),
         model(
+            "snapshot of an empty channel", come_back(), SEND, BOB, check("bob", "a", after="now"),
+            begin=(BOB, save()), send=3, check=2, loss=1,
+        ),
+        model(
             "snapshot", save(), come_back(), SEND, BOB, check("bob", "a", after="now"), EMPTY,
             send=3, check=3, sweep=1, loss=1,
         ),
