@@ -296,8 +296,9 @@ def checked(world: World, client: str, words: tuple[Any, ...], token: int, *, ag
 def confirm_lost_time(told: Told, place: tuple[str, str], cursor: str | None, reply: Check, base: bytes | None) -> None:
     """A cursor of a time that is lost is not believed while its id is stored, or was not given again."""
     if cursor and any(known == (cursor, OF_LOST_TIME) for known in told.cursors[place]):
-        position = int(cursor.rpartition("-")[2])
-        promise("never_falsely_caught_up", reply.new or position <= int(base or 0), cursor, "is believed")
+        sent_ms, position = map(int, cursor.split("-")[2:])
+        told_apart = sent_ms and position > int(base or 0)  # a message that was gone has left no time in its cursor
+        promise("never_falsely_caught_up", reply.new or not told_apart, cursor, "is believed")
 
 
 def expect(world: World, place: tuple[str, str], cursor: str | None, history: int, *, again: bool) -> tuple[int, bool]:
