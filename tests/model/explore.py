@@ -109,7 +109,7 @@ class Search:
         try:
             self._search(result, parents, most, until)
         except BrokenError as error:
-            result.broken, result.why = error.name, str(error)
+            result.broken, result.why, result.complete = error.name, str(error), False
             at, label = parents.pop()
             result.trace = [label]
             while at > 0:
