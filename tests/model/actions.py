@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat import ChatError, ChatFullError, ChecksFailedError, KeyReusedError
-from chat._codec import decode_history
 from chat._requests import Requests
 from chat.store.scripts import CHECK, SEND, call_all, out_of_memory
 from tasks.cleaning import SWEEPS
@@ -334,7 +333,7 @@ def read_history(world: World) -> None:
         bodies = [*states.stored(world.store, channel)]
         for limit in (None, 1):
             call = world.requests.history(channel, limit, None)
-            found = decode_history(call.script(world.client, call.keys, call.args))
+            found = decode_slice(*call.script(world.client, call.keys, call.args))
             expected = bodies if limit is None else bodies[-1:]
             promise("nothing_lost", [message.body for message in found] == expected, "history is", found)
             if not world.told.lost:
