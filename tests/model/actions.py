@@ -12,6 +12,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from chat import ChatError, ChatFullError, ChecksFailedError, KeyReusedError
 from chat._requests import Requests
+from chat.store.entries import decode_slice
 from chat.store.scripts import CHECK, SEND, call_all, out_of_memory
 from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import LEASE_MS
