@@ -15,7 +15,7 @@ from chat.store.shards import confirm_shards_async
 from chat.waiting.async_wake_ups import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
 from chat.waiting.gate import AsyncGate, share_of_waiters
-from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wait import UNREACHABLE_ERRORS, Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,13 +77,13 @@ class AsyncTransport:
                 timeout = wait.timeout(time.monotonic())
                 subscription = await self._checks.run(timeout, self._wake_ups.subscription, wait.log)
                 with subscription.ticket(wait.log) as ticket:
-                    wait.succeeded(await self._checks.run(timeout, self.check, wait.request))
+                    wait.succeeded(await self._checks.run(timeout, self.check, wait.request), time.monotonic())
                     pause = wait.pause(time.monotonic())
                     if not pause:
                         return wait.check
                     await _wait_for(ticket.event, pause)
                     ticket.raise_refused()
-            except UNREACHABLE as error:
+            except UNREACHABLE_ERRORS as error:
                 await _wait_for(self._gate.closed, wait.failed(error, time.monotonic()))
 
     async def listen(self, wait: Wait) -> AsyncIterator[Message]:

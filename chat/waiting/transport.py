@@ -13,7 +13,7 @@ from chat.store.scripts import CHECK, out_of_memory
 from chat.store.shards import confirm_shards
 from chat.waiting.checks import CheckThreads
 from chat.waiting.gate import CLOSE_TIMEOUT, Gate, share_of_waiters
-from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wait import UNREACHABLE_ERRORS, Wait
 from chat.waiting.wake_ups import WakeUps
 
 if TYPE_CHECKING:
@@ -79,13 +79,14 @@ class Transport:
         while True:
             try:
                 with self._wake_ups.subscription(wait.log).ticket(wait.log) as ticket:
-                    wait.succeeded(self._checks.run(wait.timeout(time.monotonic()), self.check, wait.request))
+                    timeout = wait.timeout(time.monotonic())
+                    wait.succeeded(self._checks.run(timeout, self.check, wait.request), time.monotonic())
                     pause = wait.pause(time.monotonic())
                     if not pause:
                         return wait.check
                     ticket.event.wait(pause)
                     ticket.raise_refused()
-            except UNREACHABLE as error:
+            except UNREACHABLE_ERRORS as error:
                 self._gate.closed.wait(wait.failed(error, time.monotonic()))
 
     def listen(self, wait: Wait) -> Iterator[Message]:

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Server, eventually
 from waiters import Waiter, checked_and_waiting, listeners, waiting
 
-from chat import Chat, ChatClosedError, InvalidArgumentError
+from chat import Chat, ChatClosedError, Check, InvalidArgumentError
 from chat._async_chat import AsyncChat
 from chat.store.nodes import nodes
 from chat.waiting import async_wake_ups, registry, wait, wake_ups
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
+OUTAGE = RedisConnectionError("gone")
 
 
 @pytest.fixture
@@ -292,6 +294,34 @@ def test_listening_goes_on_from_message_to_message(lab: Lab) -> None:
     assert later.result() == "m4"
     lab.send_all("lobby", 2, start=5)
     assert [next(messages).body for _ in range(2)] == ["m5", "m6"]
+
+
+def listening() -> wait.Wait:
+    """Return the wait of a listener that began at 0; the seconds are those of a clock that the test turns."""
+    return wait.Wait(Mock(), 60, client_timeout=1000, now=0).next(0)
+
+
+def test_a_listener_bears_a_minute_without_an_answer_whatever_is_left_of_its_wait() -> None:
+    listener = listening()
+    listener.succeeded(Check((), False, 0, False, ""), 50)  # noqa: FBT003  a value
+    assert listener.failed(OUTAGE, 60) == listener.failed(OUTAGE, 109) == wait.RETRY
+    assert listener.timeout(60) == 50 + wait.GRACE
+    with pytest.raises(RedisConnectionError):
+        listener.failed(OUTAGE, 110)
+
+
+def test_a_listener_bears_a_minute_from_when_it_asks_again() -> None:
+    listener = listening()
+    listener.succeeded(Check((), False, 0, False, ""), 0)  # noqa: FBT003  a value
+    later = listener.next(100)  # its messages took the caller that long
+    assert later.failed(OUTAGE, 159) == wait.RETRY
+    with pytest.raises(RedisConnectionError):
+        later.failed(OUTAGE, 160)
+
+
+def test_a_listener_that_never_had_an_answer_raises_at_once() -> None:
+    with pytest.raises(RedisConnectionError):
+        listening().failed(OUTAGE, 0)
 
 
 @pytest.mark.parametrize("wait", [-1, 61, float("nan"), "1", None, True])
