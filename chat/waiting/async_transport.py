@@ -77,6 +77,7 @@ class AsyncTransport:
                 timeout = wait.timeout(time.monotonic())
                 subscription = await self._checks.run(timeout, self._wake_ups.subscription, wait.log)
                 with subscription.ticket(wait.log) as ticket:
+                    timeout = wait.timeout(time.monotonic())  # what subscribing has left of it
                     wait.succeeded(await self._checks.run(timeout, self.check, wait.request), time.monotonic())
                     pause = wait.pause(time.monotonic())
                     if not pause:

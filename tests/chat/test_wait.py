@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from lab import Lab, bodies, calls
@@ -18,7 +18,7 @@ from waiters import Waiter, checked_and_waiting, listeners, waiting
 from chat import Chat, ChatClosedError, Check, InvalidArgumentError
 from chat._async_chat import AsyncChat
 from chat.store.nodes import nodes
-from chat.waiting import async_wake_ups, registry, wait, wake_ups
+from chat.waiting import async_transport, async_wake_ups, registry, wait, wake_ups
 from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
@@ -355,6 +355,32 @@ def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
         redis.config_resetstat()
         assert asyncio.run(wait()) == [["hi"]] * 1000
         assert calls(redis)["get"] <= 2 * 32  # the number of shards: by those that had their turn at once
+
+
+def test_a_task_that_subscribes_slowly_has_only_the_rest_of_its_wait_for_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(async_transport, "time", Mock(monotonic=lambda: now))
+
+    async def run(seconds: float, work: Any, *_: Any) -> Any:
+        nonlocal now
+        if work == transport.check:  # Redis does not answer
+            now += seconds
+            raise OUTAGE
+        now += 20
+        return MagicMock()
+
+    async def check() -> None:
+        nonlocal transport
+        transport = AsyncChat.from_url("redis://localhost:1")._transport
+        monkeypatch.setattr(transport._checks, "run", run)
+        await transport.wait(wait.Wait(Mock(), 25, client_timeout=1000, now=0))
+
+    transport: Any = None
+    with pytest.raises(RedisConnectionError):
+        asyncio.run(check())
+    assert now == 25 + wait.GRACE
 
 
 @pytest.mark.parametrize("client", [Redis(port=1, max_connections=1), Mock(spec=["execute_command", "get", "set"])])
