@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,12 @@ from servers import eventually
 from waiters import Waiter
 
 from chat import Chat, ChatClosedError
+from chat.waiting.checks import CheckThreads
 from chat.waiting.registry import LINGER, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from servers import Server
 
 LOBBY, HALL = b"log:lobby", b"log:hall"
@@ -107,25 +111,38 @@ def test_closing_wakes_all_and_lets_nobody_wait() -> None:
         names.ticket(LOBBY)
 
 
-def test_a_process_without_threads_left_waits_again_when_it_has_some(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def no_thread_starts(name: str) -> Iterator[None]:
+    """Refuse to start threads of a name, as a process does that may have no more."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "chat-wake-ups":
+        if thread.name == name:
             message = "can't start new thread"
             raise RuntimeError(message)
         start(thread)
 
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+def test_a_process_without_threads_left_waits_again_when_it_has_some(server: Server) -> None:
     with Chat.from_url(server.url) as chat:
         chat.check_messages("bob", "lobby")
-        with monkeypatch.context() as full:
-            full.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError):
-                chat.check_messages("bob", "lobby", wait=1)
+        with no_thread_starts("chat-wake-ups"), pytest.raises(RuntimeError):
+            chat.check_messages("bob", "lobby", wait=1)
         waiter = Waiter(lambda: chat.check_messages("bob", "lobby", wait=9))
         (subscription,) = chat._transport._wake_ups._subscriptions.values()
         eventually(lambda: subscription._connection)
         chat.send_message("lobby", "hi")
         assert [message.body for message in waiter.result()] == ["hi"]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_check_whose_thread_did_not_start_is_never_made_and_keeps_no_later_one_from_its_thread(limit: int) -> None:
+    checks, made = CheckThreads(limit), []
+    with no_thread_starts("chat-check"), pytest.raises(RuntimeError):
+        checks.run(1, made.append, "refused")
+    checks.run(9, made.append, "asked for later")
+    assert made == ["asked for later"]
