@@ -93,13 +93,22 @@ class Gate:
             admitted = threading.Lock()
             admitted.acquire()
             self._queue.append(admitted)
-        if admitted.acquire(timeout=seconds):
-            return True
+        try:
+            if admitted.acquire(timeout=seconds):
+                return True
+        except BaseException:  # of a signal handler
+            if not self._withdraw(admitted):
+                self._give_back()
+            raise
+        return not self._withdraw(admitted)
+
+    def _withdraw(self, caller: threading.Lock) -> bool:
+        """Take a caller out of the queue; return False when it was admitted at the last moment."""
         with self._lock:
-            if admitted in self._queue:
-                self._queue.remove(admitted)
-                return False
-        return True  # admitted at the last moment
+            waits = caller in self._queue
+            if waits:
+                self._queue.remove(caller)
+            return waits
 
     def _give_back(self) -> None:
         with self._lock:
