@@ -149,8 +149,9 @@ class AsyncGate:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
-                    for taken in range(1, self._limit + 1):  # noqa: B007  read below
+                    while taken < self._limit:
                         await self._free.acquire()
+                        taken += 1
         finally:
             for _ in range(taken):
                 self._free.release()

@@ -105,9 +105,11 @@ class Transport:
         self._gate.closed.set()
         stop_retrying(self.client)
         until = time.monotonic() + CLOSE_TIMEOUT
-        self._wake_ups.close(until)
-        self._gate.drain(until)
-        self.client.close()
+        try:
+            self._wake_ups.close(until)
+            self._gate.drain(until)
+        finally:
+            self.client.close()
 
     def _confirm_shards(self) -> None:
         if not self._confirmed:
