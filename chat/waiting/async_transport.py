@@ -39,7 +39,7 @@ class AsyncTransport:
         keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
-        InvalidArgumentError: the client is none.
+        InvalidArgumentError: `client` is not a client of ``redis.asyncio``.
     """
 
     def __init__(self, client: AsyncClient, keys: Keys) -> None:

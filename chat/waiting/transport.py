@@ -1,4 +1,4 @@
-"""The calls of a `Chat` to Redis: so many at a time, none after closing, a waiting one until it ends."""
+"""The calls of a `Chat` to Redis: limits concurrent calls, refuses calls after closing, and runs waits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Transport:
         keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
-        InvalidArgumentError: the client is none.
+        InvalidArgumentError: `client` is not a redis-py client.
     """
 
     def __init__(self, client: Client, keys: Keys) -> None:
