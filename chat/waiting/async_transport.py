@@ -90,9 +90,9 @@ class AsyncTransport:
     async def listen(self, wait: Wait) -> AsyncIterator[Message]:
         """Yield the messages of one wait after the other."""
         while True:
+            wait = wait.next(time.monotonic())
             for message in await self.wait(wait):
                 yield message
-            wait = wait.next(time.monotonic())
 
     async def scan(self, pages: Pages[T], work: Callable[..., Awaitable[Any]], *args: Any) -> AsyncIterator[T]:
         """Yield the items of all pages; ``work(client, *args, pages.args)`` reads one."""

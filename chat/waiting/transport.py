@@ -92,8 +92,8 @@ class Transport:
     def listen(self, wait: Wait) -> Iterator[Message]:
         """Yield the messages of one wait after the other."""
         while True:
-            yield from self.wait(wait)
             wait = wait.next(time.monotonic())
+            yield from self.wait(wait)
 
     def scan(self, pages: Pages[T], work: Callable[..., Any], *args: Any) -> Iterator[T]:
         """Yield the items of all pages; ``work(client, *args, pages.args)`` reads one."""

@@ -47,8 +47,8 @@ class Wait:
         seconds: seconds to wait.
         client_timeout: seconds without a check until a client is expired.
         now: seconds on a clock, the same here and in every method.
-        listens: an outage is borne until Redis has not answered for LONGEST_OUTAGE, not until the wait's end.
-        answered: Redis has answered the caller before; without an answer an outage is not borne.
+        listens: tolerates an outage until Redis has not answered for LONGEST_OUTAGE, whatever is left of the wait.
+        answered: whether Redis has answered before; an outage is only tolerated after an answer.
     """
 
     check: Check
@@ -72,7 +72,7 @@ class Wait:
         self._checked = False
 
     def next(self, now: float) -> Wait:
-        """Return the next wait of a listener, which goes on where this one ended or has not begun."""
+        """Return a listener's wait: the next one, or its first when this one has not begun."""
         return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, listens=True, answered=self._answered)
 
     @property
