@@ -60,6 +60,8 @@ class CheckThreads:
             if future.cancel() or not future.done():
                 raise timed_out() from None
             return future.result()
+        finally:
+            future.cancel()  # a signal handler may have ended the caller
 
     def _serve(self) -> None:
         """Make one check after the other until there has been none for a while."""

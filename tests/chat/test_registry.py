@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -145,4 +147,18 @@ def test_a_check_whose_thread_did_not_start_is_never_made_and_keeps_no_later_one
     with no_thread_starts("chat-check"), pytest.raises(RuntimeError):
         checks.run(1, made.append, "refused")
     checks.run(9, made.append, "asked for later")
+    assert made == ["asked for later"]
+
+
+def test_a_queued_check_whose_caller_a_signal_ended_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, made, hold = CheckThreads(1), [], threading.Event()
+    holder = Waiter(lambda: checks.run(20, hold.wait))
+    eventually(lambda: checks._threads and checks._jobs.empty())
+    with monkeypatch.context() as signalled:
+        signalled.setattr(Future, "result", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checks.run(20, made.append, "interrupted")
+    hold.set()
+    holder.result()
+    checks.run(20, made.append, "asked for later")
     assert made == ["asked for later"]
