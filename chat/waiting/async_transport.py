@@ -15,7 +15,7 @@ from chat.store.shards import confirm_shards_async
 from chat.waiting.async_wake_ups import AsyncWakeUps
 from chat.waiting.checks import CheckTasks
 from chat.waiting.gate import AsyncGate, share_of_waiters
-from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wait import UNREACHABLE_ERRORS, Wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +39,7 @@ class AsyncTransport:
         keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
-        InvalidArgumentError: the client is none.
+        InvalidArgumentError: `client` is not a client of ``redis.asyncio``.
     """
 
     def __init__(self, client: AsyncClient, keys: Keys) -> None:
@@ -77,21 +77,22 @@ class AsyncTransport:
                 timeout = wait.timeout(time.monotonic())
                 subscription = await self._checks.run(timeout, self._wake_ups.subscription, wait.log)
                 with subscription.ticket(wait.log) as ticket:
-                    wait.succeeded(await self._checks.run(timeout, self.check, wait.request))
+                    timeout = wait.timeout(time.monotonic())  # what subscribing has left of it
+                    wait.succeeded(await self._checks.run(timeout, self.check, wait.request), time.monotonic())
                     pause = wait.pause(time.monotonic())
                     if not pause:
                         return wait.check
                     await _wait_for(ticket.event, pause)
                     ticket.raise_refused()
-            except UNREACHABLE as error:
+            except UNREACHABLE_ERRORS as error:
                 await _wait_for(self._gate.closed, wait.failed(error, time.monotonic()))
 
     async def listen(self, wait: Wait) -> AsyncIterator[Message]:
         """Yield the messages of one wait after the other."""
         while True:
+            wait = wait.next(time.monotonic())
             for message in await self.wait(wait):
                 yield message
-            wait = wait.next(time.monotonic())
 
     async def scan(self, pages: Pages[T], work: Callable[..., Awaitable[Any]], *args: Any) -> AsyncIterator[T]:
         """Yield the items of all pages; ``work(client, *args, pages.args)`` reads one."""

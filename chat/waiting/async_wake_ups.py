@@ -42,7 +42,10 @@ class AsyncSubscription:
 
     @contextmanager
     def ticket(self, name: bytes) -> Iterator[Ticket]:
-        """Take a ticket for the time of the block; no cancelled waiter takes the subscribing of its name along."""
+        """Take a ticket for the time of the block.
+
+        Cancelling one waiter does not cancel the subscription that others use.
+        """
         ticket = self._registry.ticket(name)
         if ticket.starts_reader or not self._reader or self._reader.done():  # it may have been cancelled
             self._reader = asyncio.create_task(self._run(), name="chat-wake-ups")
@@ -56,7 +59,10 @@ class AsyncSubscription:
             self._registry.leave(ticket, time.monotonic())
 
     def stop(self) -> list[asyncio.Task[None]]:
-        """Wake all waiters, and return the tasks that end; without names, even if redis-py swallows a cancellation."""
+        """Wake all waiters, and return the tasks that end.
+
+        With no names left the reader ends even if redis-py swallows the cancellation.
+        """
         self._registry.close()
         tasks = [task for task in (self._sender, self._reader) if task]
         for task in tasks:

@@ -49,17 +49,19 @@ class CheckThreads:
         if self._process != os.getpid():  # a fork copies no threads
             self._begin()
         with self._lock:
+            if self._threads < min(self._pending + 1, self._limit):  # started first, as that may fail
+                threading.Thread(target=self._serve, name="chat-check", daemon=True).start()
+                self._threads += 1
             self._pending += 1
             self._jobs.put((partial(work, *args), future))
-            if self._threads < min(self._pending, self._limit):
-                self._threads += 1
-                threading.Thread(target=self._serve, name="chat-check", daemon=True).start()
         try:
             return future.result(seconds)
         except TimeoutError:
             if future.cancel() or not future.done():
                 raise timed_out() from None
             return future.result()
+        finally:
+            future.cancel()  # a signal handler may have ended the caller
 
     def _serve(self) -> None:
         """Make one check after the other until there has been none for a while."""

@@ -93,13 +93,22 @@ class Gate:
             admitted = threading.Lock()
             admitted.acquire()
             self._queue.append(admitted)
-        if admitted.acquire(timeout=seconds):
-            return True
+        try:
+            if admitted.acquire(timeout=seconds):
+                return True
+        except BaseException:  # of a signal handler
+            if not self._withdraw(admitted):
+                self._give_back()
+            raise
+        return not self._withdraw(admitted)
+
+    def _withdraw(self, caller: threading.Lock) -> bool:
+        """Take a caller out of the queue; return False when it was admitted at the last moment."""
         with self._lock:
-            if admitted in self._queue:
-                self._queue.remove(admitted)
-                return False
-        return True  # admitted at the last moment
+            waits = caller in self._queue
+            if waits:
+                self._queue.remove(caller)
+            return waits
 
     def _give_back(self) -> None:
         with self._lock:
@@ -140,8 +149,9 @@ class AsyncGate:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
-                    for taken in range(1, self._limit + 1):  # noqa: B007  read below
+                    while taken < self._limit:
                         await self._free.acquire()
+                        taken += 1
         finally:
             for _ in range(taken):
                 self._free.release()

@@ -1,4 +1,4 @@
-"""The calls of a `Chat` to Redis: so many at a time, none after closing, a waiting one until it ends."""
+"""The calls of a `Chat` to Redis: limits concurrent calls, refuses calls after closing, and runs waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chat.store.scripts import CHECK, out_of_memory
 from chat.store.shards import confirm_shards
 from chat.waiting.checks import CheckThreads
 from chat.waiting.gate import CLOSE_TIMEOUT, Gate, share_of_waiters
-from chat.waiting.wait import UNREACHABLE, Wait
+from chat.waiting.wait import UNREACHABLE_ERRORS, Wait
 from chat.waiting.wake_ups import WakeUps
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Transport:
         keys: names of the keys; their number of shards is confirmed before the first call.
 
     Raises:
-        InvalidArgumentError: the client is none.
+        InvalidArgumentError: `client` is not a redis-py client.
     """
 
     def __init__(self, client: Client, keys: Keys) -> None:
@@ -79,20 +79,21 @@ class Transport:
         while True:
             try:
                 with self._wake_ups.subscription(wait.log).ticket(wait.log) as ticket:
-                    wait.succeeded(self._checks.run(wait.timeout(time.monotonic()), self.check, wait.request))
+                    timeout = wait.timeout(time.monotonic())
+                    wait.succeeded(self._checks.run(timeout, self.check, wait.request), time.monotonic())
                     pause = wait.pause(time.monotonic())
                     if not pause:
                         return wait.check
                     ticket.event.wait(pause)
                     ticket.raise_refused()
-            except UNREACHABLE as error:
+            except UNREACHABLE_ERRORS as error:
                 self._gate.closed.wait(wait.failed(error, time.monotonic()))
 
     def listen(self, wait: Wait) -> Iterator[Message]:
         """Yield the messages of one wait after the other."""
         while True:
-            yield from self.wait(wait)
             wait = wait.next(time.monotonic())
+            yield from self.wait(wait)
 
     def scan(self, pages: Pages[T], work: Callable[..., Any], *args: Any) -> Iterator[T]:
         """Yield the items of all pages; ``work(client, *args, pages.args)`` reads one."""
@@ -104,9 +105,11 @@ class Transport:
         self._gate.closed.set()
         stop_retrying(self.client)
         until = time.monotonic() + CLOSE_TIMEOUT
-        self._wake_ups.close(until)
-        self._gate.drain(until)
-        self.client.close()
+        try:
+            self._wake_ups.close(until)
+            self._gate.drain(until)
+        finally:
+            self.client.close()
 
     def _confirm_shards(self) -> None:
         if not self._confirmed:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from chat._replies import Checking
     from chat._values import Check
 
-__all__ = ["LONGEST_WAIT", "UNREACHABLE", "Wait", "seconds_to_wait", "timed_out"]
+__all__ = ["LONGEST_WAIT", "UNREACHABLE_ERRORS", "Wait", "seconds_to_wait", "timed_out"]
 
 LONGEST_WAIT = 60  # seconds; proxies and browsers allow that much
+LONGEST_OUTAGE = 60  # seconds without an answer until a listener gives up
 # Seconds until a waiter checks again without a wake-up: it counts as connected, and a lost wake-up delays no longer.
 RECHECK = 10
 RETRY = 0.5  # seconds between two checks while Redis is away
 GRACE = 1.5  # seconds that a check may take beyond the end of its wait
-UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
+UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
 
 
 def seconds_to_wait(wait: Any) -> float:
@@ -46,24 +47,33 @@ class Wait:
         seconds: seconds to wait.
         client_timeout: seconds without a check until a client is expired.
         now: seconds on a clock, the same here and in every method.
-        may_be_away: whether Redis may be away at the first check, not only after a first check.
+        listens: tolerates an outage until Redis has not answered for LONGEST_OUTAGE, whatever is left of the wait.
+        answered: whether Redis has answered before; an outage is only tolerated after an answer.
     """
 
     check: Check
 
     def __init__(
-        self, request: Checking, seconds: float, client_timeout: float, now: float, *, may_be_away: bool = False
+        self,
+        request: Checking,
+        seconds: float,
+        client_timeout: float,
+        now: float,
+        *,
+        listens: bool = False,
+        answered: bool = False,
     ) -> None:
         self.request = request
         self.log = request.log
         self._client_timeout = client_timeout
         self._deadline = now + seconds
-        self._may_be_away = may_be_away
+        self._gives_up_at = now + LONGEST_OUTAGE if listens else self._deadline
+        self._listens, self._answered = listens, answered
         self._checked = False
 
     def next(self, now: float) -> Wait:
-        """Return the wait of a listener that goes on where this one ended."""
-        return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, may_be_away=True)
+        """Return a listener's wait: the next one, or its first when this one has not begun."""
+        return Wait(self.request, LONGEST_WAIT, self._client_timeout, now, listens=True, answered=self._answered)
 
     @property
     def news(self) -> bool:
@@ -72,19 +82,21 @@ class Wait:
 
     def timeout(self, now: float) -> float:
         """Return for how many seconds to wait for the answer to a check."""
-        return max(0.0, self._deadline + GRACE - now)
+        return max(0.0, self._gives_up_at + GRACE - now)
 
-    def succeeded(self, check: Check) -> None:
+    def succeeded(self, check: Check, now: float) -> None:
         """Take the result of a check; a client that was new when the wait began is so when it ends."""
         if self._checked:
             check = replace(check, new=self.check.new or check.new)
-        self.check, self._checked = check, True
+        self.check, self._checked, self._answered = check, True, True
+        if self._listens:
+            self._gives_up_at = now + LONGEST_OUTAGE
         self.request = self.request.again(check)
 
     def failed(self, error: Exception, now: float) -> float:
-        """Return the seconds to pause before a retry; re-raise after the deadline, or if no check has succeeded yet."""
-        left = self._deadline - now
-        if left <= 0 or not (self._checked or self._may_be_away):
+        """Return the seconds to pause before a retry; re-raise when it gives up, or if Redis has never answered."""
+        left = self._gives_up_at - now
+        if left <= 0 or not self._answered:
             raise error
         return min(left, RETRY)
 

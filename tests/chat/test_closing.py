@@ -7,16 +7,18 @@ import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from lab import Blocking, Lab, bodies
+from redis.asyncio import Redis as AsyncRedis
 from redis.cluster import RedisCluster
 from servers import BINARIES, Server, eventually
 from waiters import Waiter, waiting
 
 from chat import AsyncChat, Chat, ChatClosedError
 from chat.store.nodes import nodes
-from chat.waiting import registry, wait
+from chat.waiting import gate, registry, wait
 from chat.waiting.gate import connections_of
 
 if TYPE_CHECKING:
@@ -156,6 +158,30 @@ def test_a_cancelled_closing_says_so_and_closes(server: Server) -> None:
         return closing.cancelled()
 
     assert asyncio.run(close())
+
+
+def test_a_closing_that_a_signal_ends_closes_the_connections(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Mock()
+    chat = Chat(server.client())
+    monkeypatch.setattr(chat._transport._gate, "drain", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(chat._transport, "client", Mock(close=closed))
+    with pytest.raises(KeyboardInterrupt):
+        chat.close()
+    assert closed.called
+
+
+@pytest.mark.parametrize("held", [0, 1, 3])
+def test_draining_leaves_as_many_places_as_it_found(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "CLOSE_TIMEOUT", 0.01)
+
+    async def drain() -> int:
+        three = gate.AsyncGate(AsyncRedis(port=1, max_connections=5))
+        for _ in range(held):
+            await three._free.acquire()
+        await three.drain()
+        return three._free._value
+
+    assert asyncio.run(drain()) == 3 - held
 
 
 def test_closing_while_many_check_raises_nothing_but_that_it_is_closed(lab: Lab) -> None:

@@ -197,6 +197,35 @@ def test_who_came_first_gets_the_next_connection() -> None:
     assert order == ["second", "first again"]
 
 
+@pytest.mark.parametrize("admitted", [False, True])
+def test_a_caller_that_a_signal_ends_in_the_queue_leaves_its_place(admitted: bool) -> None:  # noqa: FBT001  a table
+    gate = Gate(Redis(port=1, max_connections=3))
+    main = threading.get_ident()
+
+    def interrupt(*_: Any) -> None:
+        if admitted:  # just before
+            gate._give_back()
+        raise KeyboardInterrupt
+
+    def send_signal() -> None:
+        eventually(lambda: gate._queue)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    assert gate._take(0)
+    sender = threading.Thread(target=send_signal)
+    sender.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gate._take(20)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        sender.join()
+    if not admitted:
+        gate._give_back()
+    assert (gate._free, list(gate._queue)) == (1, [])
+
+
 def test_a_child_of_a_fork_does_not_wait_for_calls_of_its_parent(server: Server) -> None:
     program = (
         "import os, sys, threading\n"

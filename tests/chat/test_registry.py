@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -13,9 +16,12 @@ from servers import eventually
 from waiters import Waiter
 
 from chat import Chat, ChatClosedError
+from chat.waiting.checks import CheckThreads
 from chat.waiting.registry import LINGER, Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from servers import Server
 
 LOBBY, HALL = b"log:lobby", b"log:hall"
@@ -107,25 +113,52 @@ def test_closing_wakes_all_and_lets_nobody_wait() -> None:
         names.ticket(LOBBY)
 
 
-def test_a_process_without_threads_left_waits_again_when_it_has_some(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def no_thread_starts(name: str) -> Iterator[None]:
+    """Refuse to start threads of a name, as a process does that may have no more."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "chat-wake-ups":
+        if thread.name == name:
             message = "can't start new thread"
             raise RuntimeError(message)
         start(thread)
 
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+def test_a_process_without_threads_left_waits_again_when_it_has_some(server: Server) -> None:
     with Chat.from_url(server.url) as chat:
         chat.check_messages("bob", "lobby")
-        with monkeypatch.context() as full:
-            full.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError):
-                chat.check_messages("bob", "lobby", wait=1)
+        with no_thread_starts("chat-wake-ups"), pytest.raises(RuntimeError):
+            chat.check_messages("bob", "lobby", wait=1)
         waiter = Waiter(lambda: chat.check_messages("bob", "lobby", wait=9))
         (subscription,) = chat._transport._wake_ups._subscriptions.values()
         eventually(lambda: subscription._connection)
         chat.send_message("lobby", "hi")
         assert [message.body for message in waiter.result()] == ["hi"]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_check_whose_thread_did_not_start_is_never_made_and_keeps_no_later_one_from_its_thread(limit: int) -> None:
+    checks, made = CheckThreads(limit), []
+    with no_thread_starts("chat-check"), pytest.raises(RuntimeError):
+        checks.run(1, made.append, "refused")
+    checks.run(9, made.append, "asked for later")
+    assert made == ["asked for later"]
+
+
+def test_a_queued_check_whose_caller_a_signal_ended_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, made, hold = CheckThreads(1), [], threading.Event()
+    holder = Waiter(lambda: checks.run(20, hold.wait))
+    eventually(lambda: checks._threads and checks._jobs.empty())
+    with monkeypatch.context() as signalled:
+        signalled.setattr(Future, "result", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checks.run(20, made.append, "interrupted")
+    hold.set()
+    holder.result()
+    checks.run(20, made.append, "asked for later")
+    assert made == ["asked for later"]

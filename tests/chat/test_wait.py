@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from lab import Lab, bodies, calls
@@ -15,16 +16,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Server, eventually
 from waiters import Waiter, checked_and_waiting, listeners, waiting
 
-from chat import Chat, ChatClosedError, InvalidArgumentError
+from chat import Chat, ChatClosedError, Check, InvalidArgumentError, Message
 from chat._async_chat import AsyncChat
 from chat.store.nodes import nodes
-from chat.waiting import async_wake_ups, registry, wait, wake_ups
+from chat.waiting import async_transport, async_wake_ups, registry, transport, wait, wake_ups
 from tasks.cleaning import clean_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.on_cluster, pytest.mark.on_asyncio]
+
+OUTAGE = RedisConnectionError("gone")
 
 
 @pytest.fixture
@@ -294,6 +297,81 @@ def test_listening_goes_on_from_message_to_message(lab: Lab) -> None:
     assert [next(messages).body for _ in range(2)] == ["m5", "m6"]
 
 
+def listening() -> wait.Wait:
+    """Return the wait of a listener that began at 0; the seconds are those of a clock that the test turns."""
+    return wait.Wait(Mock(), 60, client_timeout=1000, now=0).next(0)
+
+
+def test_a_listener_bears_a_minute_without_an_answer_whatever_is_left_of_its_wait() -> None:
+    listener = listening()
+    listener.succeeded(Check((), new=False, missed=0, more=False, cursor=""), 50)
+    assert listener.failed(OUTAGE, 60) == listener.failed(OUTAGE, 109) == wait.RETRY
+    assert listener.timeout(60) == 50 + wait.GRACE
+    with pytest.raises(RedisConnectionError):
+        listener.failed(OUTAGE, 110)
+
+
+def test_a_listener_bears_a_minute_from_when_it_asks_again() -> None:
+    listener = listening()
+    listener.succeeded(Check((), new=False, missed=0, more=False, cursor=""), 0)
+    later = listener.next(100)  # its messages took the caller that long
+    assert later.failed(OUTAGE, 159) == wait.RETRY
+    with pytest.raises(RedisConnectionError):
+        later.failed(OUTAGE, 160)
+
+
+def test_a_listener_that_never_had_an_answer_raises_at_once() -> None:
+    with pytest.raises(RedisConnectionError):
+        listening().failed(OUTAGE, 0)
+
+
+class Outage:
+    """A clock that waiting turns, and a Redis that is away from 55 to 85 and has a message after that."""
+
+    now = 0.0
+
+    def turn(self, seconds: float) -> None:
+        self.now += seconds
+
+    def check(self) -> Check:
+        if 55 <= self.now < 85:
+            raise OUTAGE
+        messages = (Message(1, datetime.now(UTC), "hi"),) if self.now >= 85 else ()
+        return Check(messages, new=False, missed=0, more=False, cursor="")
+
+
+def test_the_first_wait_of_a_listener_bears_an_outage_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage()
+    monkeypatch.setattr(transport, "time", Mock(monotonic=lambda: outage.now))
+    inside: Any = Chat(Redis(port=1))._transport
+    inside._wake_ups = MagicMock()
+    inside._wake_ups.subscription().ticket().__enter__().event.wait = outage.turn
+    inside._gate.closed.wait = outage.turn
+    inside._checks.run = lambda *_: outage.check()
+    assert next(inside.listen(wait.Wait(Mock(), 60, client_timeout=1000, now=0))).body == "hi"
+
+
+def test_the_first_wait_of_a_listening_task_bears_an_outage_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage()
+
+    async def turn(_: Any, seconds: float) -> None:
+        outage.turn(seconds)
+
+    async def run(_: float, work: Any, *__: Any) -> Any:
+        return outage.check() if work == inside.check else MagicMock()
+
+    async def listen() -> Any:
+        nonlocal inside
+        inside = AsyncChat.from_url("redis://localhost:1")._transport
+        inside._checks.run = run
+        return await anext(inside.listen(wait.Wait(Mock(), 60, client_timeout=1000, now=0)))
+
+    inside: Any = None
+    monkeypatch.setattr(async_transport, "time", Mock(monotonic=lambda: outage.now))
+    monkeypatch.setattr(async_transport, "_wait_for", turn)
+    assert asyncio.run(listen()).body == "hi"
+
+
 @pytest.mark.parametrize("wait", [-1, 61, float("nan"), "1", None, True])
 def test_a_bad_wait_is_one_clear_error(wait: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"wait is .*, must be a number of seconds from 0 to 60"):
@@ -325,6 +403,32 @@ def test_a_thousand_tasks_wait_in_one_process(server: Server) -> None:
         redis.config_resetstat()
         assert asyncio.run(wait()) == [["hi"]] * 1000
         assert calls(redis)["get"] <= 2 * 32  # the number of shards: by those that had their turn at once
+
+
+def test_a_task_that_subscribes_slowly_has_only_the_rest_of_its_wait_for_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(async_transport, "time", Mock(monotonic=lambda: now))
+
+    async def run(seconds: float, work: Any, *_: Any) -> Any:
+        nonlocal now
+        if work == inside.check:  # Redis does not answer
+            now += seconds
+            raise OUTAGE
+        now += 20
+        return MagicMock()
+
+    async def check() -> None:
+        nonlocal inside
+        inside = AsyncChat.from_url("redis://localhost:1")._transport
+        monkeypatch.setattr(inside._checks, "run", run)
+        await inside.wait(wait.Wait(Mock(), 25, client_timeout=1000, now=0))
+
+    inside: Any = None
+    with pytest.raises(RedisConnectionError):
+        asyncio.run(check())
+    assert now == 25 + wait.GRACE
 
 
 @pytest.mark.parametrize("client", [Redis(port=1, max_connections=1), Mock(spec=["execute_command", "get", "set"])])
