@@ -59,7 +59,7 @@ def test_settings_of_the_daemon_stay_as_they_are() -> None:
     [
         ("CHAT_BACKLOG", "-1", "a whole number from 1"),
         ("CHAT_BROKER_URL", "amqp://localhost", "redis://"),
-        ("CHAT_BROKER_URL", "redis+cluster://a,b", "Celery has no transport for a cluster"),
+        ("CHAT_BROKER_URL", "redis+cluster://a,b", "Celery can use no cluster, nor sentinels with TLS"),
         ("CHAT_RESULT_URL", "rediss+sentinel://a,b/chat", "redis+sentinel://"),
         ("CHAT_CLEAN_BACKLOG_EVERY", "often", "a number of seconds above 0, or a cron expression of five fields"),
         ("CHAT_CLEAN_PARTS", "0", "a whole number from 1"),
@@ -205,18 +205,27 @@ def test_sentinels_are_told_to_celery_in_its_own_words() -> None:
     assert transport_options("redis://a") == {}
 
 
-def test_a_cluster_needs_a_broker_elsewhere_and_settings_need_none() -> None:
-    settings = Settings(redis_url="redis+cluster://a,b")
+FOR_THE_CHAT_ONLY = [
+    "redis+cluster://:secret@a,b",
+    "rediss+cluster://:secret@a,b",
+    "rediss+sentinel://:secret@a,b/chat",
+]
+
+
+@pytest.mark.parametrize("url", FOR_THE_CHAT_ONLY)
+def test_a_url_that_celery_cannot_use_needs_a_broker_elsewhere_and_settings_need_none(url: str) -> None:
+    """Celery would connect to sentinels without TLS, and send the password in clear."""
+    settings = Settings(redis_url=url)
     assert (settings.broker_url, settings.result_url) == ("", "")
-    settings = Settings(redis_url="redis+cluster://a,b", broker_url="redis://c")
+    settings = Settings(redis_url=url, broker_url="redis://c")
     assert (settings.broker_url, settings.result_url) == ("redis://c", "redis://c")
 
 
 def test_the_daemon_says_when_the_broker_is_missing() -> None:
-    for program in ("worker", "beat"):
-        done = run("-m", "celery", "-A", "tasks", program, REDIS_URL="redis+cluster://a,b")
+    for program, url in zip(("worker", "beat"), FOR_THE_CHAT_ONLY[1:], strict=True):
+        done = run("-m", "celery", "-A", "tasks", program, REDIS_URL=url)
         assert done.returncode == 1
         assert done.stderr.strip().splitlines()[-1] == (
             "pollchat: CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
-            "REDIS_URL is a cluster, and Celery has no transport for one"
+            "REDIS_URL is a cluster or sentinels with TLS, and Celery can use neither"
         )
