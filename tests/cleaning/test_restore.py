@@ -144,6 +144,8 @@ def test_only_the_channels_and_days_that_are_asked_for_come_back(archived: Lab, 
     day = f"{archived.chat.read_history('room 3')[0].sent_at:%Y-%m-%d}"
     (restored,) = restore(archived.redis, folder, channels=["room 5"], days=[day], settings=archived.settings)
     assert (restored.first, restored.last) == (1, 1)
+    (restored,) = restore(archived.redis, folder, channels=["room 6"], days=["2011-06-01"], settings=archived.settings)
+    assert restored == restoring.Restored("room 6")
     with pytest.raises(InvalidArgumentError, match=r"no archive in .* of these days"):
         restore(archived.redis, folder, days=["2011-06-01"], settings=archived.settings)
     with pytest.raises(InvalidArgumentError, match="day is 'monday', must be a date such as 2026-11-24"):
