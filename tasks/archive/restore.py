@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import TYPE_CHECKING
 
 from chat import InvalidArgumentError
@@ -15,6 +14,7 @@ from tasks.archive.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import date
     from pathlib import Path
 
     from chat.store.nodes import Client
@@ -31,7 +31,7 @@ def restore(
     folder: Path,
     *,
     channels: Collection[str] = (),
-    days: Collection[str] = (),
+    days: Collection[date] = (),
     dry_run: bool = False,
     settings: ChatSettings | None = None,
 ) -> list[Restored]:
@@ -47,7 +47,7 @@ def restore(
         client: a redis-py client.
         folder: the folder that ``CHAT_ARCHIVE`` named; nothing is written into it.
         channels: names of channels, none for all.
-        days: days in UTC on which the messages were sent, such as ``2026-11-24``; none for all.
+        days: days in UTC on which the messages were sent, none for all.
         dry_run: whether to change nothing and return what would come back; a user of Redis that may only read is
             enough.
         settings: prefix and shards; None for ``Settings()``.
@@ -59,7 +59,6 @@ def restore(
     """
     settings = settings or ChatSettings()
     keys = Keys(settings.prefix, settings.shards)
-    wanted = {_day(day) for day in days}
     found: list[Restored] = []
     with Reader(folder) as archive:
         names = {decode_name(name): name for name in archive.channels()}
@@ -69,7 +68,7 @@ def restore(
         confirm_shards(client, keys, create=not dry_run)
         for channel, name in names.items():
             if not channels or channel in channels:
-                putting = ChannelRestore(client, keys, name, wanted, dry_run=dry_run)
+                putting = ChannelRestore(client, keys, name, set(days), dry_run=dry_run)
                 putting.put_back(archive.slices(name, anew=putting.is_gone))
                 found.append(putting.restored)
     if not channels:
@@ -78,11 +77,3 @@ def restore(
         message = f"no archive in {folder} of these days, must be days on which archived messages were sent"
         raise NothingSentError(message)
     return found
-
-
-def _day(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except (TypeError, ValueError):
-        message = f"day is {day!r}, must be a date such as 2026-11-24"
-        raise InvalidArgumentError(message) from None
