@@ -417,6 +417,16 @@ def test_two_sweeps_at_once_do_the_work_once(lab: Lab, clean: Callable[..., Repo
     assert tuple(sum(column) for column in zip(*map(counts, reports), strict=True)) == expected
 
 
+def test_a_report_is_a_line_with_one_of_a_kind_in_the_singular_and_without_zeros() -> None:
+    one = Report(sweep="clean_backlog", messages=1, seconds=0.1, busy=1, due=1)
+    assert str(one) == "clean_backlog: removed 1 message in 0.100 s; already running in 1 shard; 1 channel still due"
+    many = Report(sweep="clean_channels", channels=1, messages=1200, seconds=2, busy=2, due=25, overdue=7.4)
+    assert str(many) == (
+        "clean_channels: removed 1 channel, 1,200 messages in 2.000 s; already running in 2 shards;"
+        " 25 channels still due, the longest for 7 s"
+    )
+
+
 @pytest.mark.parametrize("clean", ALL)
 def test_a_budget_of_no_time_says_what_is_left(lab: Lab, clean: Callable[..., Report]) -> None:
     fill(lab)
