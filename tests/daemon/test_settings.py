@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery.schedules import crontab
@@ -17,6 +17,9 @@ from chat.settings import DAEMON_NAMES
 from tasks import beat_schedule
 from tasks.schedule import celery_url, longest_interval, transport_options
 from tasks.settings import Settings, daemon_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OF_CHAT, NAMES = (
     {field.name: field.metadata["name"] for field in dataclasses.fields(kind)} for kind in (chat.Settings, Settings)
@@ -75,6 +78,16 @@ def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: value})
     assert re.fullmatch(rf"{name} is '?{re.escape(value)}'?, must be .*{re.escape(allowed)}.*", str(caught.value))
+
+
+def test_a_working_folder_that_was_deleted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says = r"^the working folder cannot be searched for \.env, must be one that exists: No such file or directory$"
+    with pytest.raises(SettingsError, match=says):
+        Settings.from_env()
 
 
 def test_no_password_is_shown_where_settings_are_printed() -> None:
