@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
@@ -50,7 +50,9 @@ def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str,
             totals = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
             note("ended", json.dumps(asdict(report)), runs=1, **totals)
     except BaseException as error:
-        with suppress(RedisError):  # Redis itself may be the trouble; the caller gets the error anyway
+        with suppress(
+            RedisError, RedisClusterException
+        ):  # Redis itself may be the trouble; the caller gets the error anyway
             note("failed", described(error), runs=1, failures=1, **removed)
         raise
     if troubles and not report.error:
