@@ -615,7 +615,7 @@ def test_a_full_redis_is_said_and_what_fitted_in_stays(archived: Lab, folder: Pa
     for node in nodes(archived.redis):
         node.config_set("maxmemory", "1")
     try:
-        with pytest.raises(ChatFullError):
+        with pytest.raises(ChatFullError, match=r"^Redis is out of memory, what fitted in was restored: "):
             restore(archived.redis, folder, settings=archived.settings)
     finally:
         for node in nodes(archived.redis):
