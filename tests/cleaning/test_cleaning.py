@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import ast
 import re
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -1139,6 +1142,15 @@ def test_no_module_but_the_table_says_by_which_index_something_is_due() -> None:
     sources = {path: path.read_text() for path in (ROOT / "tasks").rglob("*.py")}
     naming = {path.name for path, source in sources.items() if re.search(r'"(heads|polled|sizes)"', source)}
     assert naming == {"rules.py", "usage.py", "channel.py"}  # how large they are, and what comes back
+
+
+def test_modules_import_from_others_only_what_these_export() -> None:
+    for path in (ROOT / "tasks").rglob("*.py"):
+        for part in ast.walk(ast.parse(path.read_text())):
+            if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("tasks."):
+                module = import_module(part.module or "")
+                names = {item.name for item in part.names if not isinstance(getattr(module, item.name), ModuleType)}
+                assert names <= set(getattr(module, "__all__", ())), path
 
 
 # a user who may only read
