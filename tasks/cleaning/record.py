@@ -12,7 +12,7 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
-from tasks.cleaning.scripts import NOTE_RUN
+from tasks.cleaning.scripts import NOTE_RUN, is_of_data
 from tasks.functions import described
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str,
         try:
             NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), run, *pairs))
         except ResponseError as error:
-            if type(error) is not ResponseError:
+            if not is_of_data(error):
                 raise
             troubles.append(described(error))  # a key of another type is no reason to clean nothing
 
