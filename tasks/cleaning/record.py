@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LastRun", "last_run", "note_scheduled", "parse_ms", "recorded", "scheduled_ages"]
 
-MAX_AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
+# A time further ahead was noted by a clock that was wrong. Less than the hour of chat/store/lua/shared/time.lua: that
+# changes what is stored, so it must be sure; to take a time for none costs one early run here, or an age in stats.
+MAX_AHEAD_MS = 60_000
 LONGEST_TIME = 15  # digits
 LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 
