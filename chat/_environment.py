@@ -31,13 +31,16 @@ def lines_of_file() -> tuple[str, list[Binding]]:
     Raises:
         SettingsError: it cannot be read.
     """
-    path = find_dotenv(usecwd=True)
+    path = ""
     try:
+        path = find_dotenv(usecwd=True)
         text = Path(path).read_text("utf-8") if path else ""
     except UnicodeDecodeError:
         message = f"{path} is no UTF-8, must be text in UTF-8: save it in that encoding"
         raise SettingsError(message) from None
     except OSError as error:
         message = f"{path} cannot be read, must be a file that this user may read: {error.strerror}"
+        if not path:  # a working folder that was deleted, say
+            message = f"the working folder cannot be searched for .env, must be one that exists: {error.strerror}"
         raise SettingsError(message) from None
     return path, list(parse_stream(StringIO(text)))

@@ -86,7 +86,7 @@ def celery_url(url: str) -> str:
     if not url:
         message = (
             "CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
-            "REDIS_URL is a cluster, and Celery has no transport for one"
+            "REDIS_URL is a cluster or sentinels with TLS, and Celery can use neither"
         )
         raise SettingsError(message)
     place = parse_place(url)

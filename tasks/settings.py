@@ -68,10 +68,15 @@ def _comes_true(year: int, cron: Any) -> bool:
 
 
 def _celery_url(value: Any) -> str:
-    place = parse_place(value)
-    if place.form == CLUSTER or (place.form == SENTINEL and place.options.get("ssl")):
-        raise ValueError  # Celery has no transport for the one; for the other its settings are no URL
+    if not _is_for_celery(value):
+        raise ValueError
     return str(value)
+
+
+def _is_for_celery(url: str) -> bool:
+    """Whether Celery can use a server: it has no transport for a cluster, and talks to sentinels without TLS."""
+    place = parse_place(url)
+    return place.form != CLUSTER and not (place.form == SENTINEL and place.options.get("ssl"))
 
 
 def _folder(value: Any) -> str:
@@ -95,12 +100,12 @@ EVERY = (
     " day of month and day of week must both match"
 )
 SCHEDULE = (_schedule, EVERY)
-CELERY_URL = (_celery_url, f"{SERVER_FORM} or {SENTINEL_FORM}; Celery has no transport for a cluster")
+CELERY_URL = (_celery_url, f"{SERVER_FORM} or {SENTINEL_FORM}; Celery can use no cluster, nor sentinels with TLS")
 
 
 def _own_server(settings: Settings) -> str:
-    """Return the chat's URL, empty for a cluster."""
-    return "" if parse_place(settings.redis_url).form == CLUSTER else settings.redis_url
+    """Return the chat's URL, empty where Celery cannot use it."""
+    return settings.redis_url if _is_for_celery(settings.redis_url) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -108,8 +113,8 @@ class Settings(ChatSettings):
     """Settings of the daemon: those of `chat.Settings`, and these.
 
     Attributes:
-        broker_url: Celery's broker, by default `redis_url`; empty when that is a cluster.
-        result_url: Celery's results, by default `redis_url`, or `broker_url` when that is a cluster.
+        broker_url: Celery's broker, by default `redis_url`; empty when that is a cluster, or sentinels with TLS.
+        result_url: Celery's results, by default `redis_url`, or `broker_url` where Celery cannot use that.
         clean_channels_every: when idle channels are removed: seconds between two runs, or a cron expression in UTC.
         clean_backlog_every: when old messages are removed: seconds between two runs, or a cron expression in UTC.
         clean_clients_every: when expired clients are removed: seconds between two runs, or a cron expression in UTC.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import OutOfMemoryError
 
+from chat import ChatFullError
 from chat.store.entries import sent_ms_of, time_of
 from chat.store.keys import decode_name
 from chat.store.nodes import Command, raise_first, run_all
-from chat.store.scripts import out_of_memory
 from tasks.archive.rows import blocks, merged
 from tasks.archive.scripts import BEGIN, FOLLOW, PEEK_BEGIN, PEEK_FOLLOW, STORED
 
@@ -179,7 +179,8 @@ class ChannelRestore:
             script = self._begin if begin else self._follow
             (joins,) = script(self._client, self._keys, (self._name, last, epoch, self._floor, *block))
         except OutOfMemoryError as error:
-            raise out_of_memory() from error
+            message = "Redis is out of memory, what fitted in was restored: raise maxmemory, or restore fewer days"
+            raise ChatFullError(message) from error
         return bool(joins)
 
     def _count(self, last: int, count: int) -> int:

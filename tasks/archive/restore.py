@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import TYPE_CHECKING
 
 from chat import InvalidArgumentError
@@ -15,6 +14,7 @@ from tasks.archive.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import date
     from pathlib import Path
 
     from chat.store.nodes import Client
@@ -31,7 +31,7 @@ def restore(
     folder: Path,
     *,
     channels: Collection[str] = (),
-    days: Collection[str] = (),
+    days: Collection[date] = (),
     dry_run: bool = False,
     settings: ChatSettings | None = None,
 ) -> list[Restored]:
@@ -40,46 +40,40 @@ def restore(
     The clients of a channel keep their positions: a client that had not read a message gets it. A channel that is
     gone comes back with its ids and goes on above all it was ever given; where the archive lacks the last of them, it
     stays gone.
-    What is stored already is passed over, so a restore may be repeated.
+    What is stored already is passed over, so a restore may be repeated. A channel that is asked for by name is returned
+    also where none of its messages are of these days.
 
     Args:
         client: a redis-py client.
         folder: the folder that ``CHAT_ARCHIVE`` named; nothing is written into it.
         channels: names of channels, none for all.
-        days: days in UTC on which the messages were sent, such as ``2026-11-24``; none for all.
+        days: days in UTC on which the messages were sent, none for all.
         dry_run: whether to change nothing and return what would come back; a user of Redis that may only read is
             enough.
         settings: prefix and shards; None for ``Settings()``.
 
     Raises:
-        InvalidArgumentError: there is no archive, or it is damaged; what came before the damage was restored.
+        InvalidArgumentError: there is no archive, or it has nothing of a channel: nothing was restored; or it is
+            damaged: what came before the damage was restored.
         ChatFullError: Redis is out of memory; what fitted in was restored.
     """
     settings = settings or ChatSettings()
     keys = Keys(settings.prefix, settings.shards)
-    wanted = {_day(day) for day in days}
     found: list[Restored] = []
     with Reader(folder) as archive:
+        names = {decode_name(name): name for name in archive.channels()}
+        if missing := sorted(set(channels) - names.keys()):
+            message = f"the archive in {folder} has nothing of channel {shown(missing[0])}, must be a name in it"
+            raise InvalidArgumentError(message)
         confirm_shards(client, keys, create=not dry_run)
-        for name in archive.channels():
-            if not channels or decode_name(name) in channels:
-                channel = ChannelRestore(client, keys, name, wanted, dry_run=dry_run)
-                channel.put_back(archive.slices(name, anew=channel.is_gone))
-                found.append(channel.restored)
-    found = [channel for channel in found if channel.messages or channel.stored or channel.left]
-    if missing := sorted(set(channels) - {channel.channel for channel in found}) if channels else []:
-        of_days = " of these days" if days else ""
-        message = f"the archive in {folder} has nothing{of_days} of channel {shown(missing[0])}, must be a name in it"
-        raise InvalidArgumentError(message)
+        for channel, name in names.items():
+            if not channels or channel in channels:
+                putting = ChannelRestore(client, keys, name, set(days), dry_run=dry_run)
+                putting.put_back(archive.slices(name, anew=putting.is_gone))
+                found.append(putting.restored)
+    if not channels:
+        found = [channel for channel in found if channel.messages or channel.stored or channel.left]
     if days and not found:
         message = f"no archive in {folder} of these days, must be days on which archived messages were sent"
         raise NothingSentError(message)
     return found
-
-
-def _day(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except (TypeError, ValueError):
-        message = f"day is {day!r}, must be a date such as 2026-11-24"
-        raise InvalidArgumentError(message) from None

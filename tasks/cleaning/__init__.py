@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chat import Settings
     from chat.store.nodes import Client
 
-__all__ = ["Report", "clean_backlog", "clean_channels", "clean_clients"]
+__all__ = ["SWEEPS", "Report", "clean_backlog", "clean_channels", "clean_clients"]
 
 
 class SweepOptions(TypedDict, total=False):
@@ -48,7 +48,7 @@ class SweepOptions(TypedDict, total=False):
 def clean_channels(client: Client, *, channel_timeout: float | None = None, **options: Unpack[SweepOptions]) -> Report:
     """Remove the channels nobody sent to for `channel_timeout` seconds, longest idle first.
 
-    Clients that are still connected to one keep their position and get the messages of its next life.
+    Clients that are still connected to one keep their position and get the messages sent after it begins again.
 
     Args:
         client: a redis-py client.

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from chat.store.keys import decode_name, encode_text
 from chat.store.nodes import Command, raise_first, run_all
-from tasks.cleaning.scripts import NOTE_RUN
+from tasks.cleaning.scripts import NOTE_RUN, is_of_data
 from tasks.functions import described
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LastRun", "last_run", "note_scheduled", "parse_ms", "recorded", "scheduled_ages"]
 
-MAX_AHEAD_MS = 60_000  # a time further ahead than this was noted by a clock that was wrong
+# A time further ahead was noted by a clock that was wrong. Less than the hour of chat/store/lua/shared/time.lua: that
+# changes what is stored, so it must be sure; to take a time for none costs one early run here, or an age in stats.
+MAX_AHEAD_MS = 60_000
 LONGEST_TIME = 15  # digits
 LONGEST_COUNT = 19  # digits, of a count that Redis can hold
 
@@ -39,7 +41,7 @@ def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str,
         try:
             NOTE_RUN(client, (keys.runs,), (sweep, moment, encode_text(text), run, *pairs))
         except ResponseError as error:
-            if type(error) is not ResponseError:
+            if not is_of_data(error):
                 raise
             troubles.append(described(error))  # a key of another type is no reason to clean nothing
 
@@ -50,7 +52,9 @@ def recorded(work: Callable[[], Report], client: Client, keys: Keys, sweep: str,
             totals = {"channels": report.channels, "messages": report.messages, "clients": report.clients}
             note("ended", json.dumps(asdict(report)), runs=1, **totals)
     except BaseException as error:
-        with suppress(RedisError):  # Redis itself may be the trouble; the caller gets the error anyway
+        with suppress(
+            RedisError, RedisClusterException
+        ):  # Redis itself may be the trouble; the caller gets the error anyway
             note("failed", described(error), runs=1, failures=1, **removed)
         raise
     if troubles and not report.error:

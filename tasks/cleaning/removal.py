@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisClusterException, RedisError
@@ -32,7 +33,7 @@ class Removal:
 
     def __init__(self, run: Run, calls: Calls, destinations: HandOver) -> None:
         self._run, self._calls, self._destinations = run, calls, destinations
-        self._offset = 0  # channels that cannot be cleaned stay at the head of the index: they are passed over
+        self._offset = 0  # refused channels at the head of the index; those behind others that wait are named again
 
     def run(self) -> None:
         """Remove until nothing is due, the time is over, or another run turns out to be at work.
@@ -50,8 +51,8 @@ class Removal:
         tally = self._run.tally
         _, batch = self._ask(self._calls.take(self._run.lease), self._next())
         while names := batch[2 : 2 + self._run.batch]:
-            ids = self._hand_over(names)
-            self._offset += len(tally.refused.intersection(names))
+            ids = self._hand_over([name for name in names if name not in tally.refused])
+            self._offset += sum(1 for _ in takewhile(tally.refused.__contains__, names))
             names = [name for name in names if name not in tally.refused]
             ready = [name for name in names if ids.get(name, 0) >= 0]
             removed, batch = self._remove(ready, [ids[name] for name in ready if ids])
@@ -84,7 +85,7 @@ class Removal:
         A shard that nobody checked has no epoch yet: it is made here, and read before the messages.
         """
         reading = self._calls.rule.read
-        if not (self._destinations.archive and reading):
+        if not (names and self._destinations.archive and reading):
             return {}
         meta = self._calls.keys.of_shard(self._calls.shard, "meta")
         making = Call(EPOCH, meta, (secrets.token_hex(6),))

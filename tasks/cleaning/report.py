@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chat.screen import age, counted
+
 __all__ = ["Report"]
 
 
@@ -49,11 +51,12 @@ class Report:
 
     def __str__(self) -> str:
         """Return the report as one line, zeros left out."""
-        counts = {"channels": self.channels, "messages": self.messages, "clients": self.clients}
-        gone = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
+        counts = {"channel": self.channels, "message": self.messages, "client": self.clients}
+        gone = ", ".join(counted(count, kind) for kind, count in counts.items() if count) or "nothing"
         line = f"{self.sweep}: {'would remove' if self.dry_run else 'removed'} {gone} in {self.seconds:.3f} s"
         if self.busy:
-            line += f"; already running in {self.busy} shards"
+            line += f"; already running in {counted(self.busy, 'shard')}"
         if self.due and not self.dry_run:
-            line += f"; {self.due} channels still due, the longest for {self.overdue:.0f} s"
+            line += f"; {counted(self.due, 'channel')} still due"
+            line += f", the longest for {age(self.overdue)}" if self.overdue else ""
         return f"{line}; {self.error}" if self.error else line

@@ -78,7 +78,7 @@ class Action:
     Attributes:
         script: the script.
         budget: messages or clients that one call removes at most, however many are due: under 1 ms of the server's
-            time. Empty where the number of candidates is bound enough.
+            time. Empty where the number of candidates is limit enough.
     """
 
     script: Script

@@ -23,6 +23,7 @@ from tasks.cleaning.record import recorded
 from tasks.cleaning.removal import Removal
 from tasks.cleaning.report import Report
 from tasks.cleaning.rules import Limits, rules_of
+from tasks.cleaning.scripts import is_of_data
 from tasks.cleaning.tally import Tally
 from tasks.settings import daemon_settings
 
@@ -122,7 +123,7 @@ class Run:
             try:
                 clean(calls)
             except ResponseError as error:
-                if not _of_data(error):
+                if not is_of_data(error):
                     raise
                 self.tally.skip(calls.shard, error)  # the other shards may be fine
         if work:
@@ -154,16 +155,11 @@ class Run:
             if not isinstance(reply, Exception):
                 self._expected += reply[0]
                 work += [calls] if reply[0] else []
-            elif len(errors) == len(replies) or not _of_data(reply):
+            elif len(errors) == len(replies) or not is_of_data(reply):
                 raise reply
             else:
                 self.tally.skip(calls.shard, reply)
         return work
-
-
-def _of_data(error: BaseException) -> bool:
-    """Whether what a shard holds is to blame, as a key of another type: the other shards may be fine."""
-    return type(error) is ResponseError  # what the server itself is to blame for has classes of its own
 
 
 def _chosen(shards: Iterable[int] | None, count: int) -> list[int]:

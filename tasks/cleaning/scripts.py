@@ -1,5 +1,7 @@
 """The scripts of cleaning, see ``lua``: each with the shared parts that stand in front of it."""
 
+from redis.exceptions import ResponseError
+
 from chat.store.scripts import Script
 
 __all__ = [
@@ -24,7 +26,16 @@ __all__ = [
     "TAKE",
     "TRIM_BACKLOGS",
     "TRIM_OLD",
+    "is_of_data",
 ]
+
+
+def is_of_data(reply: object) -> bool:
+    """Whether it is an error in what is stored, as a key of another type: other shards and the chat may be fine.
+
+    Errors of the server itself have classes of their own, below `ResponseError`.
+    """
+    return type(reply) is ResponseError
 
 
 def _script(name: str, *shared: str) -> Script:

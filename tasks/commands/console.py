@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from chat import ChatError
-from chat.screen import BAD_INPUT, DONE, FAILED, age, exit_codes, say
+from chat.screen import DONE, FAILED, age, exit_codes, say
 from chat.settings import unknown_names
 from chat.store.explain import describe_outage
 from tasks.settings import Settings
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "BAD_INPUT",
     "DONE",
     "FAILED",
     "INCOMPLETE",

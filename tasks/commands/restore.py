@@ -31,12 +31,12 @@ def restore(
     """Restore an archive, print what became of each channel and exit with 3 where messages are left."""
     with running("restore"):
         settings = Settings.from_env()
-        days = [str(_day("--day", day)) for day in days] if since is None else _days_since(since, days)
+        dates = [_day("--day", day) for day in days] if since is None else _days_since(since, days)
         client = connect(settings.redis_url)
         try:
-            found = restore_archive(client, Path(archive), days=days, dry_run=dry_run, settings=settings, **options)
+            found = restore_archive(client, Path(archive), days=dates, dry_run=dry_run, settings=settings, **options)
         except NothingSentError:
-            when = f"on {', '.join(days)}" if since is None else f"on or after {since}"
+            when = f"on {', '.join(map(str, dates))}" if since is None else f"on or after {since}"
             message = f"nothing in {archive} was sent {when}"
             raise InvalidArgumentError(message) from None
         code = INCOMPLETE if any(channel.left for channel in found) else DONE
@@ -47,14 +47,14 @@ def restore(
     sys.exit(code)
 
 
-def _days_since(since: str, days: Collection[str]) -> list[str]:
+def _days_since(since: str, days: Collection[str]) -> list[date]:
     """Return the days of ``--since``, up to tomorrow: this machine's clock may be behind that of Redis."""
     if days:
         message = "--since and --day are both given, must be one of them"
         raise InvalidArgumentError(message)
     first = _day("--since", since)
     count = (datetime.now(UTC).date() - first).days + 2
-    return [str(first + timedelta(number)) for number in range(max(1, count))]  # no days would mean all of them
+    return [first + timedelta(number) for number in range(max(1, count))]  # no days would mean all of them
 
 
 def _day(option: str, given: str) -> date:

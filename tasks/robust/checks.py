@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.signals import beat_init, celeryd_after_setup, celeryd_init, worker_ready
 from celery.utils.log import get_logger
@@ -18,6 +17,9 @@ from tasks.functions import hook_at
 from tasks.periodic import chat_redis
 from tasks.settings import Settings
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["try_destinations", "write_into"]
 
 log = get_logger(__name__)
@@ -31,9 +33,9 @@ def try_destinations(**_: Any) -> None:
     settings = Settings.from_env()
     try:
         hook_at(settings.on_expire)
-        archive_at(settings.archive)
-        if settings.archive.startswith("/"):
-            write_into(Path(settings.archive))
+        archive = archive_at(settings.archive)
+        if isinstance(archive, Folder):
+            write_into(archive.path)
     except SettingsError as error:
         if isinstance(error.__cause__, RedisError):  # the module uses Redis when it is imported; outages end
             log.warning("not tried: %s", error)

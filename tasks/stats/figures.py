@@ -14,6 +14,7 @@ from tasks.cleaning import SWEEPS
 from tasks.cleaning.calls import Calls
 from tasks.cleaning.record import LastRun, last_run, parse_ms
 from tasks.cleaning.rules import RULES, Limits, rules_of
+from tasks.cleaning.scripts import is_of_data
 from tasks.settings import daemon_settings
 from tasks.stats.values import ShardStats, Stats, SweepStats
 
@@ -121,7 +122,7 @@ def _due(client: Client, keys: Keys, limits: Limits, rules: list[Rule]) -> Found
 
 def _confirm(key: bytes, reply: Any) -> None:
     """Raise the reply where it is an error, with the name of the key where that is of another type."""
-    if type(reply) is ResponseError:
+    if is_of_data(reply):
         message = f"{decode_name(key)} is damaged, must be as the chat wrote it, or deleted: {reply}"
         raise ResponseError(message)
     if isinstance(reply, Exception):

@@ -166,6 +166,22 @@ def test_a_failing_archive_keeps_its_messages_and_the_rest_of_the_sweep_goes_on(
     assert (sweep.success_age, sweep.due) == (None, 2)
 
 
+def test_a_damaged_channel_behind_others_that_wait_keeps_none_of_them_from_being_cleaned(
+    redis: Client, folder: Path
+) -> None:
+    """A call reads 1,000 messages, so two channels a round; the damage is seen in the first."""
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    for number in range(11):
+        channel = f"room {number}"
+        lab.fill(channel, 500)
+        lab.idle(channel, 1000 - number)
+    redis.delete(lab.key("room 10", "log:"))
+    redis.set(lab.key("room 10", "log:"), "damaged")
+    report = clean_channels(redis, settings=lab.settings)
+    assert (report.channels, report.archived, report.due) == (10, 5000, 1)
+    assert report.error.startswith("channel 'room 10': ")
+
+
 @pytest.mark.parametrize("kind", ["a file in its place", "a file of something else in it"])
 def test_a_folder_that_cannot_be_written_keeps_everything_in_redis(archived: Lab, folder: Path, kind: str) -> None:
     if kind == "a file in its place":

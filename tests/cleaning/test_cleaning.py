@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import ast
 import re
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -415,6 +418,16 @@ def test_two_sweeps_at_once_do_the_work_once(lab: Lab, clean: Callable[..., Repo
     at_once(lambda: reports.append(clean(lab.redis, **arguments)))
     reports.append(clean(lab.redis, **arguments))
     assert tuple(sum(column) for column in zip(*map(counts, reports), strict=True)) == expected
+
+
+def test_a_report_is_a_line_with_one_of_a_kind_in_the_singular_and_without_zeros() -> None:
+    one = Report(sweep="clean_backlog", messages=1, seconds=0.1, busy=1, due=1)
+    assert str(one) == "clean_backlog: removed 1 message in 0.100 s; already running in 1 shard; 1 channel still due"
+    many = Report(sweep="clean_channels", channels=1, messages=1200, seconds=2, busy=2, due=25, overdue=7.4)
+    assert str(many) == (
+        "clean_channels: removed 1 channel, 1,200 messages in 2.000 s; already running in 2 shards;"
+        " 25 channels still due, the longest for 7 s"
+    )
 
 
 @pytest.mark.parametrize("clean", ALL)
@@ -1129,6 +1142,15 @@ def test_no_module_but_the_table_says_by_which_index_something_is_due() -> None:
     sources = {path: path.read_text() for path in (ROOT / "tasks").rglob("*.py")}
     naming = {path.name for path, source in sources.items() if re.search(r'"(heads|polled|sizes)"', source)}
     assert naming == {"rules.py", "usage.py", "channel.py"}  # how large they are, and what comes back
+
+
+def test_modules_import_from_others_only_what_these_export() -> None:
+    for path in (ROOT / "tasks").rglob("*.py"):
+        for part in ast.walk(ast.parse(path.read_text())):
+            if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("tasks."):
+                module = import_module(part.module or "")
+                names = {item.name for item in part.names if not isinstance(getattr(module, item.name), ModuleType)}
+                assert names <= set(getattr(module, "__all__", ())), path
 
 
 # a user who may only read

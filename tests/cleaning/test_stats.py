@@ -9,13 +9,16 @@ from unicodedata import east_asian_width
 
 import pytest
 from lab import Lab, calls, keys
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, ResponseError
 
+from chat import SettingsError
 from chat.screen import age, size
-from tasks.cleaning import clean_backlog, clean_channels, clean_clients
+from tasks.cleaning import clean_backlog, clean_channels, clean_clients, record
 from tasks.commands.console import console
 from tasks.commands.stats_screen import Reading, verdict
 from tasks.commands.stats_screen import screen as stats_screen
+from tasks.settings import Settings
 from tasks.stats.figures import Stats, SweepStats, read_stats
 from tasks.stats.usage import Memory, Queue, read_fullest, read_memory, read_queue
 from tasks.stats.values import LATE_SECONDS
@@ -268,6 +271,22 @@ def test_a_record_of_another_type_ends_no_sweep_and_is_told(lab: Lab, clean: Any
     assert report.error.startswith("chat:runs: ResponseError: ")
     assert "the record of the runs is not kept, delete that key" in report.error
     assert lab.redis.get("chat:runs") == b"of others"
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError, RedisClusterException])
+def test_an_error_of_a_run_is_raised_also_where_it_cannot_be_recorded(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    note, failed = record.NOTE_RUN, "the record is away"
+
+    def note_start(client: Any, keys: Any, words: Any) -> None:
+        if words[1] != "started":
+            raise error(failed)
+        note(client, keys, words)
+
+    monkeypatch.setattr(record, "NOTE_RUN", note_start)
+    with pytest.raises(SettingsError, match="CHAT_ON_EXPIRE"):
+        clean_channels(lab.redis, settings=Settings(on_expire="no_such_module:call"))
 
 
 @pytest.mark.parametrize("name", ["chat:runs", "chat:{3}:updated", "chat:{3}:polled", "chat:{3}:meta"])

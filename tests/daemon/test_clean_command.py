@@ -275,7 +275,7 @@ def test_with_yes_or_for_less_than_half_it_does_not_ask(server: Server, lab: Lab
 
 def test_on_a_narrow_terminal_a_report_is_a_sentence(server: Server, lab: Lab) -> None:
     lab.send_all("a", 3)
-    for columns, shown in (("78", "clean_backlog: would remove 1 messages in "), ("79", "clean_backlog  would go ")):
+    for columns, shown in (("78", "clean_backlog: would remove 1 message in "), ("79", "clean_backlog  would go ")):
         terminal = Terminal(server, "backlog", "--backlog", "2", "--now", "--dry-run", COLUMNS=columns)
         terminal.until(shown)
         assert terminal.end() == 0

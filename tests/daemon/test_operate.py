@@ -160,6 +160,18 @@ def test_an_archive_is_read_back(operate: Operate, archived: Lab) -> None:
     assert {row["channel"]: row["messages"] for row in rows} == {"lobby": 0, "tea": 1}
 
 
+def test_a_misspelt_channel_is_refused_before_any_other_is_restored(operate: Operate, archived: Lab) -> None:
+    folder = archived.settings.archive
+    says = f"restore: the archive in {folder} has nothing of channel 'typo', must be a name in it\n"
+    assert operate("restore", folder, "--channel", "lobby", "--channel", "typo") == (2, "", says)
+    assert len(archived.chat.read_history("lobby")) == 2
+
+
+def test_a_channel_without_messages_of_a_day_has_none_back(operate: Operate, archived: Lab) -> None:
+    options = ("--channel", "lobby", "--day", "2020-01-01")
+    assert operate("restore", archived.settings.archive, *options) == (0, "lobby: 0 messages back\n", "")
+
+
 def test_messages_that_are_left_are_exit_code_3(operate: Operate, archived: Lab) -> None:
     archived.redis.flushdb()
     archived.send_all("lobby", 3)

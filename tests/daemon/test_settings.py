@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery.schedules import crontab
@@ -17,6 +17,9 @@ from chat.settings import DAEMON_NAMES
 from tasks import beat_schedule
 from tasks.schedule import celery_url, longest_interval, transport_options
 from tasks.settings import Settings, daemon_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OF_CHAT, NAMES = (
     {field.name: field.metadata["name"] for field in dataclasses.fields(kind)} for kind in (chat.Settings, Settings)
@@ -59,7 +62,7 @@ def test_settings_of_the_daemon_stay_as_they_are() -> None:
     [
         ("CHAT_BACKLOG", "-1", "a whole number from 1"),
         ("CHAT_BROKER_URL", "amqp://localhost", "redis://"),
-        ("CHAT_BROKER_URL", "redis+cluster://a,b", "Celery has no transport for a cluster"),
+        ("CHAT_BROKER_URL", "redis+cluster://a,b", "Celery can use no cluster, nor sentinels with TLS"),
         ("CHAT_RESULT_URL", "rediss+sentinel://a,b/chat", "redis+sentinel://"),
         ("CHAT_CLEAN_BACKLOG_EVERY", "often", "a number of seconds above 0, or a cron expression of five fields"),
         ("CHAT_CLEAN_PARTS", "0", "a whole number from 1"),
@@ -75,6 +78,16 @@ def test_a_bad_value_is_one_line_with_the_name_the_value_and_what_is_allowed(
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: value})
     assert re.fullmatch(rf"{name} is '?{re.escape(value)}'?, must be .*{re.escape(allowed)}.*", str(caught.value))
+
+
+def test_a_working_folder_that_was_deleted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says = r"^the working folder cannot be searched for \.env, must be one that exists: No such file or directory$"
+    with pytest.raises(SettingsError, match=says):
+        Settings.from_env()
 
 
 def test_no_password_is_shown_where_settings_are_printed() -> None:
@@ -205,18 +218,27 @@ def test_sentinels_are_told_to_celery_in_its_own_words() -> None:
     assert transport_options("redis://a") == {}
 
 
-def test_a_cluster_needs_a_broker_elsewhere_and_settings_need_none() -> None:
-    settings = Settings(redis_url="redis+cluster://a,b")
+FOR_THE_CHAT_ONLY = [
+    "redis+cluster://:secret@a,b",
+    "rediss+cluster://:secret@a,b",
+    "rediss+sentinel://:secret@a,b/chat",
+]
+
+
+@pytest.mark.parametrize("url", FOR_THE_CHAT_ONLY)
+def test_a_url_that_celery_cannot_use_needs_a_broker_elsewhere_and_settings_need_none(url: str) -> None:
+    """Celery would connect to sentinels without TLS, and send the password in clear."""
+    settings = Settings(redis_url=url)
     assert (settings.broker_url, settings.result_url) == ("", "")
-    settings = Settings(redis_url="redis+cluster://a,b", broker_url="redis://c")
+    settings = Settings(redis_url=url, broker_url="redis://c")
     assert (settings.broker_url, settings.result_url) == ("redis://c", "redis://c")
 
 
 def test_the_daemon_says_when_the_broker_is_missing() -> None:
-    for program in ("worker", "beat"):
-        done = run("-m", "celery", "-A", "tasks", program, REDIS_URL="redis+cluster://a,b")
+    for program, url in zip(("worker", "beat"), FOR_THE_CHAT_ONLY[1:], strict=True):
+        done = run("-m", "celery", "-A", "tasks", program, REDIS_URL=url)
         assert done.returncode == 1
         assert done.stderr.strip().splitlines()[-1] == (
             "pollchat: CHAT_BROKER_URL is not set, must be a Redis for Celery's queue, redis://host:port/db say: "
-            "REDIS_URL is a cluster, and Celery has no transport for one"
+            "REDIS_URL is a cluster or sentinels with TLS, and Celery can use neither"
         )
