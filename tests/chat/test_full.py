@@ -87,7 +87,7 @@ def test_a_refused_send_stores_nothing_and_checks_go_on(full: Full) -> None:
     full.fill()
     channel = f"channel {full.count % 200}"
     traces, size = full.lab.traces(channel), full.redis.dbsize()
-    with pytest.raises(ChatFullError, match="nothing was stored"):
+    with pytest.raises(ChatFullError, match="this attempt stored nothing"):
         full.lab.send(channel, "refused", key="once")
     assert (full.lab.traces(channel), full.redis.dbsize()) == (traces, size)
     assert len(full.lab.check("bob", "channel 0")) > 0
@@ -109,7 +109,7 @@ def test_checks_of_the_unknown_do_not_grow_a_full_redis(full: Full) -> None:
 
 def test_a_full_redis_that_never_held_a_chat_refuses_in_the_same_words(full: Full) -> None:
     full.redis.config_set("maxmemory", "1")
-    with pytest.raises(ChatFullError, match="nothing was stored"):
+    with pytest.raises(ChatFullError, match="this attempt stored nothing"):
         full.lab.send("lobby", "x")
     with pytest.raises(ChatFullError, match="not known in channel 'lobby' yet"):
         full.lab.check("bob", "lobby")
