@@ -157,7 +157,7 @@ def check_many(bench: Bench) -> None:
 
 
 def cpu(bench: Bench) -> None:
-    calls = 200 if bench.quick else 1_000
+    calls = 50 if bench.quick else 1_000
     number = count()
     with bench.client() as redis:
         chat, port = Chat(redis), Port2011(redis)

@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def rounds(self) -> int:
-        return 3 if self.quick else 9
+        return 2 if self.quick else 9
 
     @property
     def seconds(self) -> float:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forks import fork_on
 from guard import forget, watch
 from lab import Lab
 from redis.exceptions import OutOfMemoryError
@@ -178,23 +179,15 @@ class Terminal:
     """The command as a person runs it: input, output and errors are a terminal."""
 
     def __init__(self, server: Server, *arguments: str, **environment: str) -> None:
-        self.seen, (self.ours, theirs) = "", pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tasks", "clean", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=clean_environment() | {"REDIS_URL": server.url} | environment,
-            start_new_session=True,
-        )
+        self.seen, (self.ours, self.theirs) = "", pty.openpty()
+        words = ["celery", "-A", "tasks", "clean", *arguments]
+        self.process = fork_on(self.theirs, words, clean_environment() | {"REDIS_URL": server.url} | environment)
         watch(self.process)
-        os.close(theirs)
 
     def until(self, text: str) -> None:
         def there() -> bool:
             if select.select([self.ours], [], [], 0)[0]:
-                with suppress(OSError):  # it has ended
-                    self.seen += os.read(self.ours, 4096).decode()
+                self.seen += os.read(self.ours, 4096).decode()
             return text in self.seen
 
         eventually(there)
@@ -215,10 +208,10 @@ class Terminal:
     def end(self) -> int:
         code = self.process.wait(60)
         forget(self.process)
-        with suppress(OSError):  # nothing more comes
-            while select.select([self.ours], [], [], 0)[0] and (last := os.read(self.ours, 4096)):
-                self.seen += last.decode()
+        while select.select([self.ours], [], [], 0)[0]:
+            self.seen += os.read(self.ours, 4096).decode()
         os.close(self.ours)
+        os.close(self.theirs)
         return code
 
 

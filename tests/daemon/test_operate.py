@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from forks import fork_on
 from lab import Lab
 from servers import Program, Server, clean_environment, eventually, run
 
@@ -98,20 +99,15 @@ def test_a_watch_in_a_pipe_appends_until_it_is_interrupted(
 def shown(server: Server, *arguments: str, **environment: str) -> str:
     """Return what a terminal gets of a watch until its second screen."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, *CELERY, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=clean_environment() | {"REDIS_URL": server.url, "TERM": "xterm"} | environment,
-    )
-    os.close(theirs)
+    ours_and = clean_environment() | {"REDIS_URL": server.url, "TERM": "xterm"} | environment
+    process = fork_on(theirs, [*CELERY[1:], *arguments], ours_and)
     seen = b""
     while seen.count(b"fullest") < 2:
         seen += os.read(ours, 4096)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     os.close(ours)
+    os.close(theirs)
     return seen.decode()
 
 

@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 FOLDER = 'it\'s "50 %" größer'  # a path with what means something to shells and to configuration files
 
+TALKERS = """
+from programs import Programs
+
+programs = Programs()
+for name in ("one", "two"):
+    programs.start(name, ["/bin/sh", "-c", "echo ready.; while :; do echo talk; sleep 0.1; done"], ready=b"ready.")
+programs.look_until(programs.are_ready)
+programs.say("Ctrl-C stops all of it.")
+code = programs.wait()
+programs.stop()
+raise SystemExit(code)
+"""
+
 
 class Up:
     def __init__(self, folder: Path) -> None:
@@ -67,6 +80,11 @@ class Up:
             )
         self.started.append(self.process)
         watch(self.process)
+
+    def with_two_talkers(self) -> Up:
+        """Let it start two shells that print in place of all programs: what ends it does not depend on them."""
+        (self.folder / "deploy" / "supervise.py").write_text(TALKERS)
+        return self
 
     def stop(self, how: signal.Signals, *, as_terminal: bool = False) -> int:
         """Signal it alone, or its whole process group as a terminal's Ctrl-C does."""
@@ -231,7 +249,7 @@ def page(url: str) -> bytes:
 
 @pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGQUIT])
 def test_whatever_signal_ends_it_ends_all_of_it(up: Up, how: signal.Signals) -> None:
-    up.start()
+    up.with_two_talkers().start()
     eventually(up.is_running, 60)
     assert up.stop(how) == 128 + how
     eventually(lambda: not up.left())
@@ -239,7 +257,7 @@ def test_whatever_signal_ends_it_ends_all_of_it(up: Up, how: signal.Signals) -> 
 
 def test_when_its_terminal_is_closed_all_of_it_ends(up: Up) -> None:
     here, terminal = pty.openpty()
-    up.start(output=terminal, terminal=True)
+    up.with_two_talkers().start(output=terminal, terminal=True)
     os.close(terminal)
     read_until(here, b"ready.")
     os.close(here)
@@ -250,7 +268,7 @@ def test_when_its_terminal_is_closed_all_of_it_ends(up: Up) -> None:
 
 def test_when_nobody_reads_its_output_any_more_all_of_it_ends(up: Up) -> None:
     here, pipe = os.pipe()
-    up.start(output=pipe)
+    up.with_two_talkers().start(output=pipe)
     os.close(pipe)
     read_until(here, b"Ctrl-C")
     os.close(here)
@@ -262,8 +280,8 @@ def test_when_nobody_reads_its_output_any_more_all_of_it_ends(up: Up) -> None:
 def test_a_reader_that_does_not_read_keeps_no_signal_away(up: Up) -> None:
     here, pipe = os.pipe()
     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
-    up.start(output=pipe)
-    eventually(lambda: not select.select([], [pipe], [], 0)[1] and len(up.left()) > 4, 60)
+    up.with_two_talkers().start(output=pipe)
+    eventually(lambda: not select.select([], [pipe], [], 0)[1] and len(up.left()) > 2, 60)
     assert up.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     eventually(lambda: not up.left())
     os.close(pipe)
@@ -288,7 +306,7 @@ def test_when_one_of_it_is_killed_all_of_it_ends_and_says_which(up: Up, name: st
 
 
 def test_when_it_is_killed_itself_all_that_it_started_ends(up: Up) -> None:
-    up.start()
+    up.with_two_talkers().start()
     eventually(up.is_running, 60)
     assert up.stop(signal.SIGKILL) == -signal.SIGKILL
     eventually(lambda: not up.left())

@@ -53,13 +53,23 @@ class Forked:
             os.kill(self.pid, how)
 
 
+def fork_on(terminal: int, arguments: list[str], environment: dict[str, str]) -> Forked:
+    """Fork ``python -m ARGUMENTS`` on a terminal, which becomes its own."""
+    path = os.ttyname(terminal)
+    files = [(path, os.O_RDONLY), (path, os.O_WRONLY), (path, os.O_WRONLY)]
+    return _fork({"arguments": arguments, "environment": environment, "folder": str(Path.cwd()), "files": files})
+
+
 def fork(arguments: list[str], environment: dict[str, str], folder: Path, output: Path, errors: Path) -> Forked:
     """Fork ``python -m ARGUMENTS``; its output is appended to files, which may be one."""
     for file in (output, errors):
         file.touch()
     written = os.O_WRONLY | os.O_APPEND
     files = [("/dev/null", os.O_RDONLY), (str(output), written), (str(errors), written)]
-    order = {"arguments": arguments, "environment": environment, "folder": str(folder), "files": files}
+    return _fork({"arguments": arguments, "environment": environment, "folder": str(folder), "files": files})
+
+
+def _fork(order: dict[str, object]) -> Forked:
     return Forked(_forker().fork(order))
 
 
