@@ -17,15 +17,16 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat._chat import Chat
 from chat._errors import ChatError
-from chat.screen import DONE, OutputError, confirm_pause, counted, drop_output, exit_codes, printable, say
+from chat._printing import line_of, print_check, print_lines, write
+from chat.screen import DONE, confirm_pause, exit_codes, printable, say
 from chat.settings import Settings, unknown_names
 from chat.store.arguments import MOST, at_least
 from chat.store.explain import describe_outage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from chat._values import Check, Message
+    from chat._values import Check
 
 UNREACHABLE, REFUSED = 3, 4  # exit codes beside those of chat.screen
 UNREACHABLE_ERRORS = (RedisConnectionError, RedisTimeoutError)
@@ -89,7 +90,7 @@ def send(given: list[str], channel: str, words: tuple[str, ...]) -> None:
         message = f'the message is {len(words)} words, must be one: put it in quotes, "{" ".join(words)}"'
         raise click.UsageError(message)
     sent = _open().send_message(channel, words[0])
-    _write(str(sent.id), f"stored as {sent.id}, but its id could not be written")
+    write(str(sent.id), f"stored as {sent.id}, but its id could not be written")
 
 
 @chat.command()
@@ -107,7 +108,7 @@ def check(client: str, channel: str, limit: int | None, history: int, *, as_json
     if as_json:
         print(json.dumps(dataclasses.asdict(found), default=lambda moment: moment.isoformat()))
         return
-    _print_check(found, client, channel)
+    print_check(found, client, channel)
     if not found:
         say("nothing new")
 
@@ -126,7 +127,7 @@ def watch(client: str, channel: str, every: float, history: int) -> None:
         found = room.check_messages(client, channel, history=history)
         say(f"watching {printable(channel)} as {printable(client)}, Ctrl-C stops")
         while True:
-            _print_check(found, client, channel)
+            print_check(found, client, channel)
             # The cursor lets a client that was forgotten between two checks go on where it was.
             again = partial(room.check_messages, client, channel, history=history, after=found.cursor)
             found = _outlive_outage(again, every)
@@ -159,7 +160,7 @@ def history(channel: str, limit: int, before: int | None) -> None:
     limit = at_least(1, "--limit", limit, most=MOST)
     if before is not None:
         before = at_least(1, "--before", before)
-    _print_lines(map(_line, _open().read_history(channel, limit=limit, before=before)), "no messages")
+    print_lines(map(line_of, _open().read_history(channel, limit=limit, before=before)), "no messages")
 
 
 @chat.command()
@@ -169,13 +170,13 @@ def clients(channel: str) -> None:
     shown = (
         f"{found.checked_at.astimezone():%H:%M:%S}  {printable(found.client)}" for found in _open().clients(channel)
     )
-    _print_lines(shown, "no clients")
+    print_lines(shown, "no clients")
 
 
 @chat.command()
 def channels() -> None:
     """Print the names of all channels."""
-    _print_lines(map(printable, _open().channels()), "no channels")
+    print_lines(map(printable, _open().channels()), "no channels")
 
 
 @chat.command()
@@ -191,45 +192,6 @@ def _open() -> Chat:
     for line in unknown_names():
         say(f"chat: {line}")
     return room
-
-
-def _print_lines(lines: Iterable[str], none: str) -> None:
-    """Print lines as they come, or say that there are none."""
-    is_empty = True
-    for line in lines:
-        print(line)
-        is_empty = False
-    if is_empty:
-        say(none)
-
-
-def _print_check(found: Check, client: str, channel: str) -> None:
-    """Print messages to stdout, and what else a check says to stderr."""
-    if found.new:
-        say(f"{printable(client)} is new in {printable(channel)}")
-    if found.missed:
-        say(f"{counted(found.missed, 'message')} {'was' if found.missed == 1 else 'were'} cleaned away unread")
-    for message in found:
-        read = f"{counted(len(found), 'message')} up to id {found.messages[-1].id} counted as read, but not written"
-        _write(_line(message), f"{read}, chat history {printable(channel)} shows what is stored")
-    if found.more:
-        say("more are waiting")
-
-
-def _write(line: str, done: str) -> None:
-    """Print a line at once; the error, if it cannot be written, says what was done."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        drop_output()
-        message = f"{done}: {error.strerror}"
-        raise OutputError(message) from error
-
-
-def _line(message: Message) -> str:
-    return f"{message.id}  {message.sent_at.astimezone():%H:%M:%S}  {printable(message.body)}"
 
 
 if __name__ == "__main__":
