@@ -172,11 +172,16 @@ def announce(channel, clients):
     for client in clients or ():
         chat.send_message(channel, f"{client} left")
 """
-REDELIVER = """
+REPAIR = """
+from contextlib import suppress
+
 from tasks import app
 
 with app.connection() as connection:
-    app.send_task("tasks.clean_clients", connection=connection)
+    result = app.send_task("tasks.clean_clients", connection=connection)
+    consumer = app.backend.result_consumer
+    consumer.start(result.id)
+    consumer._reconnect_pubsub()
     queue = app.amqp.queues["pollchat"](connection.default_channel)
     message = queue.get()
     message.requeue()
@@ -184,6 +189,8 @@ with app.connection() as connection:
     connection.default_channel.visibility_timeout = -1
     connection.default_channel.qos.restore_visible(interval=1)
     queue.get().ack()
+    with suppress(ZeroDivisionError), connection.default_channel.conn_or_acquire() as client:
+        client.transaction(lambda pipe: 1 / 0, "unacked")
 """
 
 
@@ -226,8 +233,8 @@ def test_daemon_runs_worker_beat_flower_and_the_commands(guarded: Guarded, tmp_p
     assert guarded.refused() == []
 
 
-def test_daemon_delivers_a_task_again(guarded: Guarded) -> None:
-    done = run("-c", REDELIVER, REDIS_URL=guarded.url("daemon"))
+def test_daemon_delivers_a_task_again_and_reconnects(guarded: Guarded) -> None:
+    done = run("-c", REPAIR, REDIS_URL=guarded.url("daemon"))
     assert (done.returncode, done.stderr) == (0, "")
     assert guarded.admin.exists("chat:celery:unacked", "chat:celery:pollchat") == 0
     assert guarded.refused() == []
