@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import subprocess
 import threading
@@ -19,12 +20,15 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from servers import BINARIES, ROOT, Program, Server, beat, eventually, every, free_port, run, worker
 
 import chat.store.scripts
+import chat.waiting.registry
 import tasks.archive.scripts
 import tasks.cleaning.scripts
 from chat import AsyncChat, Chat
+from chat.store.connect import connect
 from chat.store.scripts import Script
-from tasks.cleaning import SWEEPS
+from tasks.cleaning import SWEEPS, clean_backlog
 from tasks.settings import Settings
+from tasks.stats.figures import read_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +174,7 @@ chat = Chat.from_env()
 
 def announce(channel, clients):
     for client in clients or ():
-        chat.send_message(channel, f"{client} left")
+        chat.send_message(channel, f"{client} left", key=client)
 """
 REPAIR = """
 from contextlib import suppress
@@ -261,12 +265,15 @@ def test_monitor_reads_stats_previews_metrics_and_lists(guarded: Guarded, tmp_pa
 
 
 @pytest.mark.parametrize("engine", BINARIES)
-def test_chat_works_on_a_cluster(engine: str, tmp_path: Path) -> None:
+def test_all_three_work_on_a_cluster(engine: str, tmp_path: Path) -> None:
     with Cluster(engine, tmp_path, options={"aclfile": str(acl_file(tmp_path))}) as cluster:
         url = login(cluster.url, "chat")
         with Chat.from_url(url) as chat:
             use(chat)
         asyncio.run(use_async(AsyncChat.from_url(url)))
+        with connect(login(cluster.url, "daemon")) as daemon, connect(login(cluster.url, "monitor")) as monitor:
+            assert clean_backlog(daemon, backlog=1).completed
+            assert read_stats(monitor).channels == 2
         for node in cluster.nodes:
             with node.client() as admin:
                 assert Guarded(node, admin).refused() == []
@@ -278,20 +285,27 @@ def permitted(user: str) -> set[str]:
     return set(line.split())
 
 
-def commands_of(module: ModuleType) -> set[str]:
-    """Return the commands in the scripts of a module, also those of steps that are rarely taken."""
-    found = [value for value in vars(module).values() if isinstance(value, Script)]
-    assert found
-    sources = "\n".join(script.source for one in found for script in (one, *(one._fallback or ())[1:]))
+def commands_of(*modules: ModuleType, reading: bool = False) -> set[str]:
+    """Return the commands in the scripts of modules, also those of steps that are rarely taken."""
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Script)]
+    found += [script._fallback[1] for script in found if script._fallback]
+    sources = "\n".join(script.source for script in found if not (reading and script._writes))
     return {f"+{name.lower()}" for name in re.findall(r"(?:call\(|of_all\(\w+, )'([A-Z]+)'", sources)}
 
 
-@pytest.mark.parametrize(
-    ("user", "modules"),
-    [("chat", [chat.store.scripts]), ("daemon", [tasks.cleaning.scripts, tasks.archive.scripts])],
-)
-def test_every_command_of_its_scripts_is_permitted(user: str, modules: list[ModuleType]) -> None:
-    assert set().union(*map(commands_of, modules)) - permitted(user) == set()
+def test_every_command_of_its_scripts_is_permitted(guarded: Guarded) -> None:
+    daemon = (tasks.cleaning.scripts, tasks.archive.scripts)
+    subscribing = re.findall(r'_commands\("([A-Z]+)"', inspect.getsource(chat.waiting.registry))
+    assert len(subscribing) == 3
+    used = {
+        "chat": commands_of(chat.store.scripts) | {f"+{name.lower()}" for name in subscribing},
+        "daemon": commands_of(*daemon),
+        "monitor": commands_of(chat.store.scripts, *daemon, reading=True),
+    }
+    used["monitor"] -= {
+        f"+{name}" for name in guarded.admin.acl_cat("write")
+    }  # in steps that reading scripts do not take
+    assert {user: names - permitted(user) for user, names in used.items()} == {user: set() for user in PASSWORDS}
 
 
 def test_every_rule_has_its_reason_on_the_page() -> None:
