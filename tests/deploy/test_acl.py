@@ -174,7 +174,7 @@ chat = Chat.from_env()
 
 def announce(channel, clients):
     for client in clients or ():
-        chat.send_message(channel, f"{client} left", key=client)
+        chat.send_message("news", f"{client} left")
 """
 REPAIR = """
 from contextlib import suppress
@@ -219,7 +219,7 @@ def test_daemon_runs_worker_beat_flower_and_the_commands(guarded: Guarded, tmp_p
         eventually(lambda: all(guarded.admin.hexists("chat:runs", f"{sweep}:ended") for sweep in SWEEPS))
         programs[2].stop()
         assert lab.traces("gone") == {}
-        assert "bob left" in bodies([*lab.chat.read_history("lobby")])
+        assert "bob left" in bodies([*lab.chat.read_history("news")])
         make_due(lab)
         code, said = guarded.celery("daemon", "clean", "all", **settings)
         assert code == 0, said
