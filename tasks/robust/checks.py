@@ -67,7 +67,7 @@ def _warn_of_eviction(**_: Any) -> None:
     """Warn if Redis may evict messages and queued tasks. A managed service may not tell its policy."""
     try:
         client, _settings = chat_redis()
-        policies = {node.config_get("maxmemory-policy").get("maxmemory-policy", "") for node in nodes(client)}
+        policies = {node.info("memory").get("maxmemory_policy", "") for node in nodes(client)}
     except RedisError:
         return
     for policy in policies - {"", "noeviction"}:
