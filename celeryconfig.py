@@ -5,7 +5,7 @@ Measured on Celery 5.7 and redis-py 8 with redis-server 7.0: read the reason bef
 
 from chat import SettingsError
 from tasks.schedule import beat_schedule as schedule
-from tasks.schedule import celery_url, part_from_ssl_password, transport_options
+from tasks.schedule import celery_url, tls_options, transport_options
 from tasks.settings import QUEUE, Settings
 
 try:
@@ -13,10 +13,13 @@ try:
     beat_schedule = schedule(settings)
     # Read and write URLs are set too: else a stray CELERY_BROKER_URL in the environment wins over broker_url.
     broker_url = broker_read_url = broker_write_url = celery_url(settings.broker_url)
-    result_backend, redis_backend_use_ssl = part_from_ssl_password(celery_url(settings.result_url))
+    result_backend = celery_url(settings.result_url)
 except SettingsError as error:
     message = f"pollchat: {error}"
     raise SystemExit(message) from None
+
+broker_use_ssl = tls_options(settings.broker_url)
+redis_backend_use_ssl = tls_options(settings.result_url)
 
 # A queue and key names of our own: another Celery app in the same database neither takes our tasks nor loses its own.
 task_default_queue = QUEUE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from chat._environment import environment, lines_of_file
 from chat._errors import SettingsError
 from chat.store.arguments import LONGEST, safe_repr, short
-from chat.store.urls import FORMS, parse_place, password_hint, redact_url
+from chat.store.urls import FORMS, parse_place, redact_url, url_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +155,7 @@ def _validated(item: Field[Any], value: Any) -> Any:
         return item.metadata["parse"](value)
     except (TypeError, ValueError, AttributeError):
         shown = short(safe_repr(redact_url(value)) if isinstance(value, str) else redact_url(safe_repr(value)))
-        hint = password_hint(value) if item.name.endswith("_url") else ""
+        hint = url_hint(value) if item.name.endswith("_url") else ""
         message = f"{item.metadata['name']} is {shown}, must be {item.metadata['allowed']}{hint}"
         raise SettingsError(message) from None
 

@@ -8,13 +8,14 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from celery.schedules import crontab
+from redis.connection import parse_url
 
 from chat import InvalidArgumentError, SettingsError
 from chat.store.urls import SENTINEL, parse_place
 from tasks.cleaning import SWEEPS
 from tasks.settings import Settings
 
-__all__ = ["beat_schedule", "celery_url", "longest_interval", "part_from_ssl_password", "transport_options"]
+__all__ = ["beat_schedule", "celery_url", "longest_interval", "tls_options", "transport_options"]
 
 SHORTEST_CRON = 60  # seconds between two runs of a cron expression, at least
 LOOK_AHEAD = 1500  # runs of a cron expression: more than a day with a run each minute
@@ -78,7 +79,7 @@ def longest_interval(settings: Settings, sweep: str) -> float:
 
 
 def celery_url(url: str) -> str:
-    """Return a URL in Celery's form, which differs for sentinels, unix sockets and TLS.
+    """Return a URL in Celery's form, which differs for sentinels and unix sockets, and has no parameters of TLS.
 
     Raises:
         SettingsError: the URL is empty.
@@ -95,24 +96,23 @@ def celery_url(url: str) -> str:
         login = f"{name}:{password}@" if name or password else ""
         return ";".join(f"sentinel://{login}{_netloc(*host)}/{place.options.get('db', 0)}" for host in place.hosts)
     parts = urlsplit(url)
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
-        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"  # Celery has none
     if parts.scheme != "unix":
-        return url
+        return url.partition("?")[0]
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
     database = parse_qs(parts.query).get("db", ["0"])[0]
     return f"redis+socket://{login}{parts.path}?virtual_host={database}"
 
 
-def part_from_ssl_password(url: str) -> tuple[str, dict[str, str]]:
-    """Return a URL without its ``ssl_password``, and a dict with that password if there is one.
+def tls_options(url: str) -> dict[str, Any]:
+    """Return redis-py's options for TLS from a URL of a server, none without TLS.
 
-    Flower shows the URL of the result backend, and Celery masks passwords in a dict but not in a URL's parameters.
+    In a URL, Celery's results take only some of them and no ``ssl_check_hostname=false``, Flower's page of the broker
+    takes none and its page of the results shows ``ssl_password``. In a dict all are taken, and passwords masked.
     """
-    base, mark, query = url.partition("?")
-    rest = "&".join(part for part in query.split("&") if not part.startswith("ssl_password="))
-    passwords = parse_qs(query).get("ssl_password", [])
-    return f"{base}{mark}{rest}", {"ssl_password": passwords[-1]} if passwords else {}
+    if urlsplit(url).scheme != "rediss":
+        return {}
+    options = {name: value for name, value in parse_url(url).items() if name.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required"} | options  # Celery wants it said
 
 
 def _netloc(host: str, port: int) -> str:

@@ -13,7 +13,7 @@ from chat.store.urls import redact_url
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["describe_outage", "explain_cluster", "explain_server"]
+__all__ = ["describe_outage", "explain_cluster", "explain_server", "tls_hint"]
 
 SERVER = "redis://host:port/db"
 CLUSTER = "redis+cluster://host:port,host:port"
@@ -64,10 +64,27 @@ OF_ONE_SERVER = (
     ),
 )
 
-# Scheme, message and hint for mistakes about TLS. An outage can have the first and the last message, too.
+# Scheme, message and hint for mistakes about TLS; the first match is used. An outage may match "start it".
 TLS = (
     ("rediss", r"Timeout connecting", "start it, or begin the URL with redis if it has no TLS"),
+    ("rediss", r"(?:IP address|Hostname) mismatch", "put a name that the certificate has into the URL"),
+    ("rediss", r"certificate has expired|not yet valid", "renew the server's certificate, or correct the clock here"),
     ("rediss", r"CERTIFICATE_VERIFY_FAILED", "name the certificate's authority in the URL, ?ssl_ca_certs=/path/ca.pem"),
+    (
+        "rediss",
+        r"No such file|Permission denied|\bPEM\b|NO_CERTIFICATE_OR_CRL_FOUND|KEY_VALUES_MISMATCH",
+        "correct the PEM files in the URL: ssl_ca_certs, ssl_certfile with its ssl_keyfile",
+    ),
+    (
+        "rediss",
+        r"EOF occurred|_ALERT_|reset by peer|Broken pipe|[Cc]onnection closed",
+        "start it, or name a certificate that it accepts, ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key",
+    ),
+    (
+        "rediss",
+        r"no sentinel can be asked",  # redis-py does not say why
+        "name their ports for TLS, and correct ssl_ca_certs, ssl_certfile and ssl_keyfile, which are for them too",
+    ),
     ("redis", r"reset by peer|[Cc]onnection closed", "start it, or begin the URL with rediss if it expects TLS"),
 )
 
@@ -105,9 +122,13 @@ def explain_cluster(error: Exception) -> RedisConnectionError:
 
 def describe_outage(error: Exception, url: str) -> str:
     """Return one line for the user: why Redis cannot be used, and what to do."""
-    where, text = redact_url(url), " ".join(str(error).split()).rstrip(".")
-    scheme = url.partition("://")[0].partition("+")[0]
-    hints = [hint for tls, pattern, hint in TLS if tls == scheme and re.search(pattern, text)]
+    where, text, hint = redact_url(url), " ".join(str(error).split()).rstrip("."), tls_hint(error, url)
     if getattr(error, "__notes__", None):
-        return "; ".join([f"{where}: {text}", *hints])
-    return f"no Redis at {where} ({text}): {(*hints, 'start one (a checkout has ./deploy/up), or set REDIS_URL')[0]}"
+        return "; ".join(filter(None, (f"{where}: {text}", hint)))
+    return f"no Redis at {where} ({text}): {hint or 'start one (a checkout has ./deploy/up), or set REDIS_URL'}"
+
+
+def tls_hint(error: Exception, url: str) -> str:
+    """Return what to do about a mistake about TLS, empty if the error shows none."""
+    scheme = url.partition("://")[0].partition("+")[0]
+    return next((hint for tls, pattern, hint in TLS if tls == scheme and re.search(pattern, str(error))), "")

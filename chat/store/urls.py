@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from redis.connection import parse_url
+from redis.connection import SSLConnection, parse_url
 
 from chat._errors import InvalidArgumentError
 
@@ -20,8 +21,8 @@ __all__ = [
     "SERVER_FORM",
     "Place",
     "parse_place",
-    "password_hint",
     "redact_url",
+    "url_hint",
 ]
 
 SERVER, SENTINEL, CLUSTER = "", "sentinel", "cluster"
@@ -36,6 +37,8 @@ PARAMETER = re.compile(r"\?.*=", re.DOTALL)
 # Only these parameters are shown. Anything else may be a misspelt name, or the rest of a password with an &.
 NO_SECRETS = {"db", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
 SECRETS = {"sentinel_password", "sentinel_username", "ssl_password"}
+OF_TLS = {name for name in signature(SSLConnection).parameters if name.startswith("ssl_")}
+CERT_REQS = {"none", "optional", "required"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,18 @@ def parse_place(url: str) -> Place:
         return _parse(url)
     except (AttributeError, TypeError, ValueError):  # no str, or one that is no URL
         was = repr(redact_url(url)) if isinstance(url, str) else f"of type {type(url).__name__}"
-        message = f"the URL is {was}, must be {FORMS}{password_hint(url)}"
+        message = f"the URL is {was}, must be {FORMS}{url_hint(url)}"
         raise InvalidArgumentError(message) from None
 
 
-def password_hint(url: Any) -> str:
-    """Return what to add to the refusal of a URL with a password, which may be the reason."""
-    is_likely = isinstance(url, str) and "@" in url and "://" in url
-    return "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if is_likely else ""
+def url_hint(url: Any) -> str:
+    """Return what to add to the refusal of a URL with a password or parameters of TLS, which may be the reason."""
+    if not isinstance(url, str) or "://" not in url:
+        return ""
+    hint = "; write @ / ? # & in a password as %40 %2F %3F %23 %26" if "@" in url else ""
+    return (
+        f"{hint}; only rediss takes redis-py's ssl_ parameters, ssl_cert_reqs=required say" if "ssl_" in url else hint
+    )
 
 
 def redact_url(url: str) -> str:
@@ -121,7 +128,7 @@ def _parse(url: str) -> Place:
         raise ValueError
     query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     of_sentinel = {OF_SENTINEL[name]: query.pop(name) for name in OF_SENTINEL if form == SENTINEL and name in query}
-    if any(not (tls == "rediss" and name.startswith("ssl_")) for name in query):
+    if not _is_of_tls(tls, query):
         raise ValueError
     options = parse_url(f"{tls}://{f'{login}@' if login else ''}host/{database or 0}?{urlencode(query)}")
     options = {name: value for name, value in options.items() if name not in {"host", "port", "connection_class"}}
@@ -129,7 +136,12 @@ def _parse(url: str) -> Place:
         options.pop("db", None)
     if tls == "rediss":
         options["ssl"] = True
-    return Place(form, "", hosts, service, options, of_sentinel)
+    return Place(form, "", hosts, service, options, of_sentinel | (_tls(options) if form == SENTINEL else {}))
+
+
+def _tls(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that sentinels share with the servers: who watches servers over TLS also serves with TLS."""
+    return {name: value for name, value in options.items() if name == "ssl" or name in OF_TLS}
 
 
 def _server(url: str) -> Place:
@@ -137,14 +149,18 @@ def _server(url: str) -> Place:
     where = parts.path if parts.scheme == "unix" else parts.hostname
     query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     database = query.pop("db", "0") if parts.scheme == "unix" else parts.path.strip("/") or "0"
-    if parts.scheme == "rediss":
-        query = {name: value for name, value in query.items() if not name.startswith("ssl_")}
     if url.partition("://")[0] not in {"redis", "rediss", "unix"} or not where or not database.isdecimal():
         raise ValueError
-    if query or parts.fragment:  # redis-py's other options mean nothing to Celery
+    if not _is_of_tls(parts.scheme, query) or parts.fragment:  # redis-py's other options mean nothing to Celery
         raise ValueError
     parts.port  # noqa: B018  raises for a port that is none
     return Place(SERVER, url, (), "", {}, {})
+
+
+def _is_of_tls(scheme: str, query: dict[str, str]) -> bool:
+    """Whether redis-py takes the parameters, none without TLS."""
+    allowed = OF_TLS if scheme == "rediss" else set()
+    return query.keys() <= allowed and query.get("ssl_cert_reqs", "required") in CERT_REQS
 
 
 def _host(name: str, port: int) -> tuple[str, int]:

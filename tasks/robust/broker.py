@@ -10,6 +10,7 @@ from celery.app.amqp import AMQP as CeleryAMQP  # noqa: N811  ours has its name
 from celery.utils.log import get_logger
 from kombu.connection import Connection as KombuConnection
 
+from chat.store.explain import tls_hint
 from tasks.health import touch
 
 __all__ = ["AMQP", "Connection"]
@@ -73,9 +74,15 @@ class Connection(KombuConnection):
         """Return the class of the broker's transport."""
         return _robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
-    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+    def ensure_connection(self, errback: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Retry until connected, as kombu does, but every few seconds, and touch the heartbeat file meanwhile."""
         callback = kwargs.pop("callback", None)
+
+        def failed(error: Exception, interval: float) -> None:
+            if hint := tls_hint(error, self.as_uri()):
+                error.args = (f"{str(error).rstrip('.')}: {hint}",)
+            if errback:
+                errback(error, interval)
 
         def meanwhile() -> None:
             touch()
@@ -83,7 +90,7 @@ class Connection(KombuConnection):
                 callback()
 
         ours = {"interval_max": LONGEST_PAUSE, "callback": meanwhile}
-        return super().ensure_connection(*args, **ours | kwargs)  # type: ignore[no-untyped-call]
+        return super().ensure_connection(failed, *args, **ours | kwargs)  # type: ignore[no-untyped-call]
 
 
 class AMQP(CeleryAMQP):  # type: ignore[misc]  # celery ships no types

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 __all__ = ["OneLine"]
 
 PAUSE = 30  # seconds before the same event is written again
-LONGEST = 300  # characters of a line
+LONGEST = 400  # characters of a line
 KNOWN = (RedisError, OperationalError, OSError)  # their message says all, the stack trace nothing more
 TALKATIVE = (  # loggers that repeat a message at each attempt, or spread it over many lines
     "celery.beat",

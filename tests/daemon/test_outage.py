@@ -187,7 +187,8 @@ def test_two_beats_and_ten_workers_do_the_work_once(site: Site) -> None:
     site.start("--pool=solo", beats=2, workers=10)
     site.swept_clean()
     reports = [line for program in site.programs for line in program.output.splitlines() if SWEPT in line]
-    removed = sum(int(line.split("removed ")[1].split(" channels")[0].replace(",", "")) for line in reports if " channels, " in line)
+    counts = [line.split("removed ")[1].split(" channels")[0] for line in reports if " channels, " in line]
+    removed = sum(int(count.replace(",", "")) for count in counts)
     assert removed == 30_000
     assert site.alive()
 
