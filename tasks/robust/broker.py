@@ -75,8 +75,7 @@ class Connection(KombuConnection):
         return _robust(super().get_transport_cls())  # type: ignore[no-untyped-call]
 
     def ensure_connection(self, errback: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Retry until connected, as kombu does, but every few seconds, and touch the heartbeat file meanwhile."""
-        callback = kwargs.pop("callback", None)
+        """Retry until connected, as kombu does, but every few seconds."""
 
         def failed(error: Exception, interval: float) -> None:
             if hint := tls_hint(error, self.as_uri()):
@@ -84,13 +83,18 @@ class Connection(KombuConnection):
             if errback:
                 errback(error, interval)
 
+        return super().ensure_connection(failed, *args, **{"interval_max": LONGEST_PAUSE} | kwargs)  # type: ignore[no-untyped-call]
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """Touch the heartbeat file meanwhile; a publish whose connection was lost comes here directly."""
+        callback = kwargs.pop("callback", None)
+
         def meanwhile() -> None:
             touch()
             if callback:
                 callback()
 
-        ours = {"interval_max": LONGEST_PAUSE, "callback": meanwhile}
-        return super().ensure_connection(failed, *args, **ours | kwargs)  # type: ignore[no-untyped-call]
+        return super()._ensure_connection(*args, **kwargs | {"callback": meanwhile})  # type: ignore[no-untyped-call]
 
 
 class AMQP(CeleryAMQP):  # type: ignore[misc]  # celery ships no types

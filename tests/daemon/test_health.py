@@ -10,9 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from servers import Program, Server, beat, eventually, every, run, worker
 
 from tasks import health as health_module
+from tasks.robust import broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +95,15 @@ def test_it_stays_alive_while_redis_is_away_and_when_it_is_back(heart: Heart) ->
     assert err.startswith(f"health: {heart.node} lives, but the broker does not")
     heart.server.start()
     heart.beats()
+
+
+def test_a_publish_whose_connection_is_lost_touches_the_file_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[bool] = []
+    monkeypatch.setattr(broker, "touch", lambda: beats.append(True))
+    connection = broker.Connection("redis://127.0.0.1:1/0")
+    with pytest.raises(RedisConnectionError):  # as kombu's `ensure` calls it
+        connection._ensure_connection(None, 1, 0.1, 0, 0.1, reraise_as_library_errors=False)
+    assert beats
 
 
 def test_a_process_that_hangs_is_dead(heart: Heart) -> None:
