@@ -30,9 +30,11 @@ def print_check(found: Check, client: str, channel: str) -> None:
         say(f"{printable(client)} is new in {printable(channel)}")
     if found.missed:
         say(f"{counted(found.missed, 'message')} {'was' if found.missed == 1 else 'were'} cleaned away unread")
-    for message in found:
+    if found:
         read = f"{counted(len(found), 'message')} up to id {found.messages[-1].id} counted as read, but not written"
-        write(line_of(message), f"{read}, chat history {printable(channel)} shows what is stored")
+        done = f"{read}, chat history {printable(channel)} shows what is stored"
+        for message in found:
+            write(line_of(message), done)
     if found.more:
         say("more are waiting")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from chat.store.entries import decode_slice
+from chat.store.entries import UNREADABLE, decode_slice
 from chat.store.keys import decode_name, decode_text, encode_text
 from tasks.archive.destinations import Archive, archive_at, portions
 from tasks.cleaning.calls import BATCH
@@ -27,7 +27,6 @@ __all__ = ["HandOver"]
 # Seconds of calls after which the lease is renewed, what was handed over is removed, and the time budget is looked at:
 # all this happens within so long and one call.
 HAND_OVER_SECONDS = 1.0
-DAMAGED = (ValueError, ArithmeticError, OSError, RecursionError)  # reading a name or an entry that is none of ours
 
 
 class HandOver:
@@ -103,7 +102,7 @@ class HandOver:
             if of_channel[1:] and name not in self._tally.refused:
                 try:
                     decoded[decode_text(name)] = decode_slice(*of_channel)
-                except DAMAGED as error:
+                except UNREADABLE as error:
                     self._tally.refuse(name, error, ": not archived")
         return decoded
 

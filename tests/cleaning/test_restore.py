@@ -61,6 +61,14 @@ def forget(lab: Lab, *channels: str) -> None:
     assert clean_channels(lab.redis, settings=lab.settings).channels == len(channels)
 
 
+def with_gone_lobby(redis: Client, folder: Path) -> Lab:
+    """Return a chat in one shard whose one channel, of three messages, went into the archive."""
+    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
+    lab.send_all("lobby", 3)
+    forget(lab, "lobby")
+    return lab
+
+
 def history(lab: Lab, channel: str) -> list[Any]:
     return bodies(lab.chat.read_history(channel, limit=None))
 
@@ -480,9 +488,7 @@ def test_a_channel_that_is_removed_while_it_is_restored_does_not_begin_below_its
 def test_what_was_kept_before_redis_was_emptied_leaves_ids_that_are_given_while_it_is_restored(
     redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
-    lab.send_all("lobby", 3)
-    forget(lab, "lobby")
+    lab = with_gone_lobby(redis, folder)
     redis.flushdb()
 
     def late(*call: Any) -> Any:
@@ -504,9 +510,7 @@ def come_and_go(lab: Lab) -> None:
 def test_a_gone_channel_does_not_begin_below_ids_that_were_archived_while_it_is_restored(
     redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
-    lab.send_all("lobby", 3)
-    forget(lab, "lobby")
+    lab = with_gone_lobby(redis, folder)
 
     def late(*call: Any) -> Any:
         come_and_go(lab)
@@ -524,9 +528,7 @@ def test_a_gone_channel_does_not_begin_below_ids_that_were_archived_while_it_is_
 def test_a_gone_channel_comes_back_with_what_was_archived_after_the_archive_was_opened(
     redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
-    lab.send_all("lobby", 3)
-    forget(lab, "lobby")
+    lab = with_gone_lobby(redis, folder)
 
     def late(*call: Any) -> Any:
         monkeypatch.setattr(archive_folder, "gethostname", lambda: "another")
@@ -541,9 +543,7 @@ def test_a_gone_channel_comes_back_with_what_was_archived_after_the_archive_was_
 def test_what_came_back_after_redis_was_emptied_is_known_whatever_other_channels_were_given(
     redis: Client, folder: Path
 ) -> None:
-    lab = Lab(redis, archive=str(folder), shards=1, hard_backlog=0)
-    lab.send_all("lobby", 3)
-    forget(lab, "lobby")
+    lab = with_gone_lobby(redis, folder)
     redis.flushdb()
     restore(redis, folder, settings=lab.settings)
     lab.send_all("other", 5)

@@ -290,10 +290,7 @@ def hsetnx(store: Store, key: bytes, field: bytes, value: bytes) -> int:
 
 @writes
 def hdel(store: Store, key: bytes, *fields: bytes) -> int:
-    before = store.get(key, Hash)
-    after = Hash((field, value) for field, value in before.items() if field not in fields)
-    store.put(key, after)
-    return len(before) - len(after)
+    return _taken(store, key, Hash, fields)
 
 
 @writes
@@ -405,8 +402,13 @@ def zincrby(store: Store, key: bytes, amount: bytes, member: bytes) -> bytes:
 
 @writes
 def zrem(store: Store, key: bytes, *members: bytes) -> int:
-    before = store.get(key, SortedSet)
-    after = SortedSet((member, score) for member, score in before.items() if member not in members)
+    return _taken(store, key, SortedSet, members)
+
+
+def _taken(store: Store, key: bytes, kind: Any, names: tuple[bytes, ...]) -> int:
+    """Take entries out of a hash or a sorted set; return how many there were."""
+    before = store.get(key, kind)
+    after = kind((name, value) for name, value in before.items() if name not in names)
     store.put(key, after)
     return len(before) - len(after)
 
